@@ -1,0 +1,58 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Relative, like every path here; WANWU_MODEL_REPOSITORY names another place.
+WANWU_MODEL_REPOSITORY ?= model_repository
+export WANWU_MODEL_REPOSITORY
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format export serve doctor clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make .venv with pinned packages
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,demo,dev]'
+	@touch $@
+
+# Exporting takes half a minute, so it is done again only when its sources have changed.
+MANIFEST := $(WANWU_MODEL_REPOSITORY)/manifest.json
+EXPORT_SOURCES := $(shell find export client/wanwu -name '*.py' -o -name '*.tsv') \
+	$(wildcard model_repository/*/config.pbtxt model_repository/*/configs/*.pbtxt)
+
+$(MANIFEST): $(INSTALLED) $(EXPORT_SOURCES)
+	$(BIN)/wanwu export starter
+	@touch $@
+
+demo: $(MANIFEST) ## Export the starter model, serve it, name real photographs
+	$(BIN)/wanwu demo
+
+test: $(INSTALLED) ## Check style and types, then run every test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Put the code into its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+export: $(MANIFEST) ## Export the starter model into model_repository/
+
+serve: $(MANIFEST) ## Serve the starter model until Ctrl-C
+	$(BIN)/wanwu serve
+
+doctor: $(INSTALLED) ## Check the server that WANWU_URL names
+	$(BIN)/wanwu doctor
+
+clean: ## Remove the environment and everything exported
+	rm -rf $(VENV) model_repository/manifest.json model_repository/.lock
+	rm -rf model_repository/*/[0-9]* model_repository/*/.staging model_repository/label_bank_*

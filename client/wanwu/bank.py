@@ -1,0 +1,143 @@
+"""A label bank as the client holds it: labels, embeddings, contract."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wanwu.contract import Contract
+from wanwu.errors import InputError, ModelError
+from wanwu.rank import Floats
+from wanwu.transport import Array, Transport, as_bytes
+
+DEFAULT_BANK = "default"
+#: Rows asked for at a time: 8,192 x 512 x 2 bytes are 8 MB a message.
+PAGE_ROWS = 8192
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Labels ready to be scored. `embeddings` is FP32 [count, D], unit length."""
+
+    contract: Contract
+    contract_json: bytes
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    embeddings: Floats
+
+
+def bank_model(bank: str | None) -> str:
+    """Give the Triton model that serves a bank: `label_bank`, or `label_bank_NAME`.
+
+    Raises:
+        InputError: the name is not one a bank can have.
+    """
+    if bank is None or bank == DEFAULT_BANK:
+        return "label_bank"
+    if not _NAME.fullmatch(bank):
+        raise InputError(
+            f"{bank!r} cannot be a bank's name; expected lower-case letters, digits, _ and -, "
+            "such as 'seed18'"
+        )
+    return f"label_bank_{bank}"
+
+
+def bank_digest(
+    labels: Sequence[str], categories: Sequence[str], embeddings: npt.NDArray[np.float16]
+) -> str:
+    """Give the SHA-256 over a bank's labels, categories and FP16 embeddings, as hex."""
+    digest = hashlib.sha256()
+    for texts in (labels, categories):
+        digest.update("\0".join(texts).encode())
+        digest.update(b"\0\0")
+    digest.update(np.ascontiguousarray(embeddings, dtype="<f2").tobytes())
+    return digest.hexdigest()
+
+
+def fetch_contract(
+    wire: Transport, bank: str | None, *, timeout_s: float
+) -> tuple[Contract, bytes]:
+    """Fetch a bank's contract, without its rows."""
+    outputs = _ask(wire, bank, 0, 0, ["CONTRACT"], timeout_s)
+    data = as_bytes(outputs["CONTRACT"][0])
+    return Contract.from_json(data), data
+
+
+def fetch_tokenizer(wire: Transport, bank: str | None, *, timeout_s: float) -> tuple[bytes, bytes]:
+    """Fetch the tokenizer, and the contract it belongs to, in one answer."""
+    outputs = _ask(wire, bank, 0, 0, ["TOKENIZER", "CONTRACT"], timeout_s)
+    return as_bytes(outputs["TOKENIZER"][0]), as_bytes(outputs["CONTRACT"][0])
+
+
+def fetch_bank(wire: Transport, bank: str | None, *, timeout_s: float) -> Bank | None:
+    """Fetch a whole bank, page by page.
+
+    Returns:
+        The bank, or None when another version took its place between two pages.
+
+    Raises:
+        ServerError: no answer, or the bank is not served.
+        ModelError: the bank does not match its own contract.
+    """
+    contract, contract_json = fetch_contract(wire, bank, timeout_s=timeout_s)
+    labels: list[str] = []
+    categories: list[str] = []
+    pages: list[npt.NDArray[np.float16]] = []
+    names = ["LABELS", "CATEGORIES", "EMBEDDINGS", "CONTRACT"]
+    for first in range(0, contract.bank.count, PAGE_ROWS):
+        last = min(first + PAGE_ROWS, contract.bank.count)
+        page = _ask(wire, bank, first, last, names, timeout_s)
+        if as_bytes(page["CONTRACT"][0]) != contract_json:
+            return None
+        labels += [as_bytes(label).decode() for label in page["LABELS"]]
+        categories += [as_bytes(category).decode() for category in page["CATEGORIES"]]
+        pages.append(page["EMBEDDINGS"])
+    stored = np.concatenate(pages)
+    _check(contract, labels, categories, stored)
+    return Bank(
+        contract,
+        contract_json,
+        tuple(labels),
+        tuple(categories),
+        normalise(stored.astype(np.float32)),
+    )
+
+
+def normalise(vectors: Floats) -> Floats:
+    """Bring each row of FP32 [N, D] to unit length."""
+    unit: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
+
+
+def _ask(
+    wire: Transport, bank: str | None, first: int, last: int, outputs: list[str], timeout_s: float
+) -> dict[str, Array]:
+    rows = np.array([first, last], dtype=np.int64)
+    return wire.infer(bank_model(bank), {"ROWS": rows}, outputs, timeout_s=timeout_s)
+
+
+def _check(
+    contract: Contract,
+    labels: Sequence[str],
+    categories: Sequence[str],
+    stored: npt.NDArray[np.float16],
+) -> None:
+    expected = (contract.bank.count, contract.embedding_dim)
+    if stored.shape != expected or len(labels) != expected[0]:
+        raise ModelError(
+            f"bank {contract.bank.name!r} sent {len(labels)} labels and embeddings "
+            f"{list(stored.shape)}; its contract says {list(expected)}; publish the bank again"
+        )
+    digest = bank_digest(labels, categories, stored)
+    if digest != contract.bank.digest:
+        raise ModelError(
+            f"bank {contract.bank.name!r} has digest {digest[:12]}… and its contract says "
+            f"{contract.bank.digest[:12]}…; its file is damaged: publish the bank again"
+        )

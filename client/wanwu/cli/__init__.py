@@ -1,0 +1,69 @@
+"""The `wanwu` command. Each sub-command parses, calls the library, prints.
+
+Exit codes: 0 all went well; 1 some pictures or checks failed; 2 the input cannot be used;
+3 Triton did not answer; 4 what Triton serves does not fit together; 5 this machine lacks something.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from wanwu import __version__
+from wanwu.cli.demo import demo
+from wanwu.cli.doctor import doctor
+from wanwu.cli.evaluate import evaluate
+from wanwu.cli.export import export
+from wanwu.cli.recognize import recognize
+from wanwu.cli.serve import serve
+from wanwu.errors import InputError, ModelError, ServerError, SetupError, WanwuError
+
+EXIT_CODES: dict[type[WanwuError], int] = {
+    InputError: 2,
+    ServerError: 3,
+    ModelError: 4,
+    SetupError: 5,
+}
+
+app = typer.Typer(
+    name="wanwu",
+    help="Private, zero-shot Chinese image recognition on NVIDIA Triton.",
+    epilog=__doc__.partition("\n\n")[2],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (recognize, serve, export, doctor, evaluate, demo):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wanwu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def exit_code(error: WanwuError) -> int:
+    """Give the exit code of an error."""
+    return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+
+
+def main() -> None:
+    """Run the command line, and turn errors into a message and an exit code."""
+    try:
+        app()
+    except WanwuError as error:
+        typer.secho(f"wanwu: {error}", err=True, fg="red")
+        sys.exit(exit_code(error))
+    except BrokenPipeError:  # `wanwu recognize … | head`
+        sys.stderr.close()
+        sys.exit(1)

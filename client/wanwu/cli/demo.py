@@ -1,0 +1,48 @@
+"""`wanwu demo`: the whole of Wanwu on one machine, on real photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from wanwu.cli.options import ModelRepository
+
+
+def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
+    """Serve an exported model with a real Triton and name five real photographs.
+
+    The photographs come with the packages scikit-image and scikit-learn.
+    """
+    import statistics
+    import time
+
+    from rich.console import Console
+
+    from wanwu import Recognizer
+    from wanwu.cli.output import as_table
+    from wanwu.cli.signals import stop_on_signals
+    from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from wanwu.samples import sample_photos
+
+    photos = sample_photos()
+    options = ServerOptions(model_repository, grpc_port=free_port(), metrics_port=None)
+    console = Console()
+    started = time.monotonic()
+    with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
+        console.print(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}\n")
+        with Recognizer(server.url) as recognizer:
+            contract = recognizer.contract()
+            console.print(f"model {contract.model.name}, {contract.bank.count} labels\n")
+            recognizer.recognize(photos[0])  # the first picture also fetches the bank
+            answers = [(photo, recognizer.recognize(photo)) for photo in photos]
+            for photo, answer in answers:
+                console.print(as_table(photo.name, answer))
+            own = ("猫", "狗", "一杯咖啡", "摩托车", "花", "寺庙")
+            console.print(f"\nThe same photographs, with labels of your own: {'、'.join(own)}")
+            for photo in photos:
+                best = recognizer.recognize(photo, labels=own).top
+                console.print(f"  {photo.name:24} {best.label}  {best.score:.1%}")
+            milliseconds = statistics.median(answer.seconds for _, answer in answers) * 1000
+            console.print(f"\nmedian {milliseconds:.0f} ms a picture, from file to answer")
+    console.print("Triton has ended.")

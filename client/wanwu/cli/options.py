@@ -1,0 +1,59 @@
+"""Options that several sub-commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="WANWU_URL", help="HOST:PORT of Triton's gRPC service. [127.0.0.1:8001]"
+    ),
+]
+TimeoutS = Annotated[
+    float | None,
+    typer.Option("--timeout-s", envvar="WANWU_TIMEOUT_S", help="Seconds one answer may take. [10]"),
+]
+ModelRepository = Annotated[
+    Path,
+    typer.Option(
+        "--model-repository",
+        envvar="WANWU_MODEL_REPOSITORY",
+        help="The folder that `wanwu export` filled.",
+    ),
+]
+Labels = Annotated[str | None, typer.Option("--labels", help="Your own labels, with commas: 猫,狗")]
+LabelsFile = Annotated[
+    Path | None, typer.Option("--labels-file", help="Your own labels, UTF-8, one a line.")
+]
+Bank = Annotated[str | None, typer.Option("--bank", help="A served bank of labels. [default]")]
+
+
+def chosen_labels(
+    labels: str | None, labels_file: Path | None, bank: str | None
+) -> tuple[str, ...] | None:
+    """Give the caller's own labels, or None where a bank is to be used.
+
+    Raises:
+        InputError: more than one of the three was given.
+        LabelError: the labels cannot be used.
+    """
+    from wanwu.errors import InputError
+    from wanwu.labels import check_labels, read_labels
+
+    given = [
+        name
+        for name, value in (("--labels", labels), ("--labels-file", labels_file), ("--bank", bank))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} were given together; give one of them")
+    if labels_file is not None:
+        return read_labels(labels_file)
+    if labels is None:
+        return None
+    # Chinese keyboards type the full-width comma.
+    return check_labels(labels.replace("，", ",").split(","))

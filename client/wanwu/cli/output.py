@@ -1,0 +1,116 @@
+"""Answers as a table, JSON, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wanwu.recognizer import Recognition
+
+BAR_WIDTH = 20
+CSV_COLUMNS = ("picture", "rank", "label", "score", "category", "error")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture's answer, or its error."""
+
+    picture: str
+    recognition: Recognition | None
+    error: str | None
+
+
+Emit = Callable[[Answer], None]
+
+
+@contextmanager
+def printer(output_format: str) -> Iterator[Emit]:
+    """Give a function that prints answers as they come; `json` closes its list at the end."""
+    with _PRINTERS[output_format]() as emit:
+        yield emit
+
+
+@contextmanager
+def _table() -> Iterator[Emit]:
+    console = Console()
+
+    def emit(answer: Answer) -> None:
+        if answer.recognition is not None:
+            console.print(as_table(answer.picture, answer.recognition))
+
+    yield emit
+
+
+@contextmanager
+def _json() -> Iterator[Emit]:
+    answers: list[dict[str, Any]] = []
+    yield lambda answer: answers.append(as_dict(answer))
+    print(json.dumps(answers, ensure_ascii=False, indent=2))  # noqa: T201
+
+
+@contextmanager
+def _jsonl() -> Iterator[Emit]:
+    yield lambda answer: print(  # noqa: T201
+        json.dumps(as_dict(answer), ensure_ascii=False), flush=True
+    )
+
+
+@contextmanager
+def _csv() -> Iterator[Emit]:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+
+    def emit(answer: Answer) -> None:
+        if answer.recognition is None:
+            writer.writerow([answer.picture, "", "", "", "", answer.error])
+            return
+        for rank, item in enumerate(answer.recognition.predictions, start=1):
+            score = f"{item.score:.6f}"
+            writer.writerow([answer.picture, rank, item.label, score, item.category or "", ""])
+
+    yield emit
+
+
+_PRINTERS = {"table": _table, "json": _json, "jsonl": _jsonl, "csv": _csv}
+
+
+def as_table(picture: str, recognition: Recognition) -> Table:
+    """Show one answer as a table with bars."""
+    milliseconds = recognition.seconds * 1000
+    table = Table(
+        title=f"{picture}  ({milliseconds:.0f} ms)", title_justify="left", title_style="bold"
+    )
+    table.add_column("label", no_wrap=True, min_width=16)
+    table.add_column("score", justify="right")
+    table.add_column("", no_wrap=True, min_width=BAR_WIDTH)
+    table.add_column("category", no_wrap=True)
+    for item in recognition.predictions:
+        bar = "█" * round(item.score * BAR_WIDTH)
+        table.add_row(item.label, f"{item.score:.1%}", bar, item.category or "")
+    return table
+
+
+def as_dict(answer: Answer) -> dict[str, Any]:
+    """Give one answer as plain values. The fingerprint is text: JSON numbers lose digits."""
+    if answer.recognition is None:
+        return {"picture": answer.picture, "error": answer.error}
+    recognition = answer.recognition
+    return {
+        "picture": answer.picture,
+        "predictions": [
+            {"label": item.label, "score": round(item.score, 6), "category": item.category}
+            for item in recognition.predictions
+        ],
+        "model": recognition.model,
+        "fingerprint": str(recognition.fingerprint),
+        "bank": recognition.bank,
+        "seconds": round(recognition.seconds, 4),
+    }

@@ -1,0 +1,75 @@
+"""`wanwu serve`: run the Triton that PyPI ships over a model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wanwu.cli.options import ModelRepository
+
+Port = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
+
+
+def serve(
+    model_repository: ModelRepository = Path("model_repository"),
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Port = 8001,
+    http_port: Annotated[
+        int | None,
+        typer.Option("--http-port", min=1, max=65535, help="Port of Triton's HTTP API. [closed]"),
+    ] = None,
+    metrics_port: Annotated[
+        int, typer.Option("--metrics-port", min=0, max=65535, help="Port of metrics; 0: closed.")
+    ] = 8002,
+    admin_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WANWU_ADMIN_KEY",
+            help="Key that may load models. By default a new one is written to --admin-key-file.",
+        ),
+    ] = None,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(help="Where a new admin key is kept, readable by you alone. [in the cache]"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all of Triton's log.")] = False,
+) -> None:
+    """Serve an exported model with a real Triton on this machine, until Ctrl-C or SIGTERM.
+
+    For a laptop, a test or a demonstration, on the CPU. A cluster runs Triton's own image over the
+    same model repository.
+    """
+    import time
+
+    from wanwu.cli.signals import stop_on_signals
+    from wanwu.embedded.admin import kept_admin_key
+    from wanwu.embedded.server import EmbeddedServer, ServerOptions
+
+    started = time.monotonic()
+    with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
+        options = ServerOptions(
+            model_repository=model_repository,
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port or None,
+            verbose=verbose,
+            admin_key=key,
+        )
+        typer.echo(f"wanwu: starting Triton over {model_repository} …")
+        with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
+            seconds = time.monotonic() - started
+            typer.echo(f"wanwu: ready in {seconds:.1f} s; gRPC at {server.url}")
+            for model, versions in sorted(server.versions.items()):
+                typer.echo(f"wanwu:   {model} version {', '.join(versions)}")
+            if metrics_port:
+                typer.echo(f"wanwu: metrics at http://{host}:{metrics_port}/metrics")
+            if kept_in is not None:
+                typer.echo(f"wanwu: admin key in {kept_in}")
+            typer.echo(f"wanwu: try `wanwu recognize PHOTO --url {server.url}`; Ctrl-C ends")
+            code = server.wait()
+            typer.secho(f"wanwu: Triton ended by itself with exit code {code}", err=True, fg="red")
+            raise typer.Exit(5)
+    typer.echo("wanwu: ended")

@@ -1,0 +1,130 @@
+"""Checks of a running server, from "does it answer" to "does it know Chinese"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wanwu.errors import WanwuError
+from wanwu.rank import scores
+from wanwu.recognizer import Recognizer
+from wanwu.samples import cat_photo
+
+MODELS = ("image_encoder", "text_encoder", "label_bank")
+#: A word, and a text that only this word fits.
+WORDS_AND_TEXTS = (
+    ("火锅", "麻辣火锅，一锅热汤里涮羊肉和蔬菜"),
+    ("高铁站", "高铁站里停着高速列车的站台"),
+)
+OTHER_WORDS = ("衬衫", "键盘", "大象", "雪山", "小提琴", "医院", "足球", "书架")
+#: A flat distribution over n labels gives each 1/n. A real answer gives its label this many times
+#: as much.
+TIMES_FLAT = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome. `detail` says what was seen, and what to do when it is not ok."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def examine(recognizer: Recognizer) -> Iterator[Finding]:
+    """Run the checks in order; a check that others build on ends the examination when it fails."""
+    ready = _guard("server", lambda: _server(recognizer))
+    yield ready
+    if not ready.ok:
+        return
+    models = [_guard(f"model {model}", lambda m=model: _model(recognizer, m)) for model in MODELS]  # type: ignore[misc]
+    yield from models
+    if not all(model.ok for model in models):
+        return
+    contract = _guard("contract", lambda: _contract(recognizer))
+    yield contract
+    if not contract.ok:
+        return
+    yield _guard("fingerprint", lambda: _fingerprint(recognizer))
+    yield _guard("picture", lambda: _picture(recognizer))
+    for word, text in WORDS_AND_TEXTS:
+        yield _guard(f"Chinese, {word}", lambda w=word, t=text: _word(recognizer, w, t))  # type: ignore[misc]
+    for name in recognizer.banks():
+        yield _guard(f"bank {name}", lambda n=name: _bank(recognizer, n))  # type: ignore[misc]
+
+
+def _guard(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
+    try:
+        return Finding(what, *check())
+    except WanwuError as error:
+        return Finding(what, False, str(error))
+
+
+def _server(recognizer: Recognizer) -> tuple[bool, str]:
+    if recognizer.is_ready():
+        return True, "ready"
+    return (
+        False,
+        "it answers but is not ready; wait, or read its log for a model that fails to load",
+    )
+
+
+def _model(recognizer: Recognizer, model: str) -> tuple[bool, str]:
+    if recognizer.is_ready(model):
+        return True, "ready"
+    return False, "not ready; export the model again, or load it, and read the server's log"
+
+
+def _contract(recognizer: Recognizer) -> tuple[bool, str]:
+    contract = recognizer.contract()
+    image = contract.image
+    return True, (
+        f"{contract.model.name} revision {contract.model.revision}, {image.width}x{image.height}, "
+        f"{contract.embedding_dim} dimensions, {contract.bank.count} labels"
+    )
+
+
+def _fingerprint(recognizer: Recognizer) -> tuple[bool, str]:
+    # Both calls raise unless the tower's fingerprint is the contract's.
+    recognizer.embed_texts(["猫"])
+    recognizer.embed_image(cat_photo())
+    return True, f"towers and bank agree on {recognizer.contract().fingerprint}"
+
+
+def _picture(recognizer: Recognizer) -> tuple[bool, str]:
+    labels = ("猫", *(word for word, _ in WORDS_AND_TEXTS), *OTHER_WORDS)
+    answer = recognizer.recognize(cat_photo(), labels=labels)
+    seen = f"a cat is {answer.top.label} at {answer.top.score:.0%} of {len(labels)} labels"
+    if answer.top.label == "猫" and answer.top.score >= TIMES_FLAT / len(labels):
+        return True, f"{seen}, in {answer.seconds * 1000:.0f} ms"
+    return False, f"{seen}; expected 猫, clearly. The model was converted wrongly: export it again"
+
+
+def _word(recognizer: Recognizer, word: str, text: str) -> tuple[bool, str]:
+    words = (*(each for each, _ in WORDS_AND_TEXTS), *OTHER_WORDS)
+    best, share = _closest(recognizer, text, words)
+    seen = f"{text!r} is closest to {best} at {share:.0%} of {len(words)} words"
+    if best == word and share >= TIMES_FLAT / len(words):
+        return True, seen
+    return False, (
+        f"{seen}; expected {word}, at {TIMES_FLAT / len(words):.0%} or more. A flat or wrong "
+        "answer means a text tower, tokenizer or checkpoint without Chinese: check the export"
+    )
+
+
+def _closest(recognizer: Recognizer, text: str, words: Sequence[str]) -> tuple[str, float]:
+    contract = recognizer.contract()
+    vectors = recognizer.embed_texts([text, *words])
+    # A sigmoid's bias is for pictures; between texts the shares are compared as a softmax's.
+    score = type(contract.score)(kind="softmax", logit_scale=contract.score.logit_scale)
+    shares = scores(vectors[1:] @ vectors[0], score, contract.calibration)
+    best = int(np.argmax(shares))
+    return words[best], float(shares[best])
+
+
+def _bank(recognizer: Recognizer, name: str) -> tuple[bool, str]:
+    answer = recognizer.recognize(cat_photo(), bank=name)
+    count = recognizer.contract(name).bank.count
+    return True, f"{count} labels; a cat is {answer.top.label} at {answer.top.score:.0%}"

@@ -1,0 +1,77 @@
+"""Lists of labels: from what a caller holds to a checked tuple of texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from wanwu.errors import LabelError
+
+#: A longer label is a mistake, such as a whole file pasted into one line.
+MAX_LABEL_CHARS = 256
+
+
+def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Strip and check a list of labels.
+
+    Raises:
+        LabelError: the list is empty, or a label is no text, blank, too long or a duplicate.
+    """
+    if isinstance(labels, str):
+        raise LabelError(
+            f"labels came as one text {_short(labels)}; expected a list such as ['猫', '狗']"
+        )
+    return _checked((f"label {n}", label) for n, label in enumerate(labels, start=1))
+
+
+def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read a UTF-8 text file of one label a line.
+
+    Raises:
+        LabelError: the file is missing, not UTF-8, empty, or holds a line `check_labels` refuses.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise LabelError(f"there is no label file {path}; check the path") from error
+    except IsADirectoryError as error:
+        raise LabelError(f"{path} is a folder; expected a text file of one label a line") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise LabelError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}; "
+            f"convert it, e.g. `iconv -f gb18030 -t utf-8 {path}`"
+        ) from error
+    except OSError as error:
+        raise LabelError(f"{path} cannot be read: {error}") from error
+    lines = text.splitlines()
+    if not any(line.strip() for line in lines):
+        raise LabelError(f"{path} holds no label; write one label a line")
+    return _checked((f"{path} line {n}", line) for n, line in enumerate(lines, start=1))
+
+
+def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    seen: dict[str, str] = {}
+    for place, label in labels:
+        if not isinstance(label, str):
+            raise LabelError(f"{place} is {type(label).__name__} {label!r}; expected a text")
+        text = label.strip()
+        if not text:
+            raise LabelError(f"{place} is blank; remove it or write a label there")
+        if len(text) > MAX_LABEL_CHARS:
+            raise LabelError(
+                f"{place} has {len(text):,} characters, {_short(text)}; "
+                f"the limit is {MAX_LABEL_CHARS}: shorten it"
+            )
+        if text in seen:
+            raise LabelError(f"{place} {_short(text)} repeats {seen[text]}; remove one of them")
+        seen[text] = place
+    if not seen:
+        raise LabelError("the list of labels is empty; give at least one label")
+    return tuple(seen)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 20 else f"{text[:20]}…")

@@ -1,0 +1,44 @@
+"""Photographs to try Wanwu on: one of our own, and those of two well-known packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.resources import files
+from pathlib import Path
+
+from wanwu.errors import SetupError
+
+INSTALL_DEMO = "pip install 'wanwu[demo]'"
+
+_PHOTOS = (
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("sklearn", "datasets/images/flower.jpg"),
+    ("sklearn", "datasets/images/china.jpg"),
+)
+
+
+def cat_photo() -> bytes:
+    """Give the photograph of a cat that comes with Wanwu (CC0, see data/README.md)."""
+    return files("wanwu").joinpath("data/cat.jpg").read_bytes()
+
+
+def sample_photos() -> list[Path]:
+    """Find the photographs that scikit-image and scikit-learn carry.
+
+    Raises:
+        SetupError: a package, or a photograph in it, is missing.
+    """
+    photos = []
+    for package, name in _PHOTOS:
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:
+            raise SetupError(f"the demo's photographs need package {package}; run: {INSTALL_DEMO}")
+        photo = Path(found.origin).parent / name
+        if not photo.is_file():
+            raise SetupError(
+                f"package {package} carries no {name}; install the version in constraints.txt"
+            )
+        photos.append(photo)
+    return photos

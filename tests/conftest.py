@@ -1,0 +1,76 @@
+"""Fixtures shared by every room: a real export, a real Triton, and a clean environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from wanwu import Recognizer
+from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
+
+Need = Callable[[bool, str], None]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting or cache of the person running the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("WANWU_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def need() -> Need:
+    """Skip a test whose part this machine lacks; in CI fail it instead."""
+
+    def check(available: bool, what: str) -> None:
+        if available:
+            return
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have {what}")
+        pytest.skip(f"this machine has no {what}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
+    """A model repository with the starter, exported for this test run."""
+    need(importlib.util.find_spec("torch") is not None, "torch: pip install 'wanwu[export]'")
+    from wanwu_export.publish import publish
+    from wanwu_export.starter import build_starter
+
+    folder = tmp_path_factory.mktemp("exported") / "model_repository"
+    publish(*build_starter(), folder, step=lambda text: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, need: Need) -> Iterator[EmbeddedServer]:
+    """A real Triton over the exported starter. Tests that change a server start their own."""
+    need(importlib.util.find_spec("pytriton") is not None, "Triton: pip install 'wanwu[server]'")
+    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=free_port())
+    with EmbeddedServer(options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def recognizer(server: EmbeddedServer) -> Iterator[Recognizer]:
+    """A client of that Triton."""
+    with Recognizer(server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_photos() -> Path:
+    """Photographs for measuring, which only the project's own machines have."""
+    if not SHARED_PHOTOS.is_dir():
+        pytest.skip("the 200 measuring photographs are not part of a checkout")
+    return SHARED_PHOTOS
