@@ -16,6 +16,9 @@ help: ## List the targets
 install: $(INSTALLED) ## Make .venv with pinned packages
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit( \
+	  f"this is Python {v[0]}.{v[1]} and constraints.txt pins packages for 3.11 and 3.12; " \
+	  "name one of these: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,server,demo,dev]'
 	@touch $@

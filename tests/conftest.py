@@ -6,11 +6,15 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from wanwu import Recognizer
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+if TYPE_CHECKING:
+    from wanwu_export.dual_tower import BankSource, DualTower
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 
@@ -41,14 +45,23 @@ def need() -> Need:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
-    """A model repository with the starter, exported for this test run."""
+def starter(need: Need) -> tuple[DualTower, list[BankSource]]:
+    """The starter's towers and banks, as they are before conversion."""
     need(importlib.util.find_spec("torch") is not None, "torch: pip install 'wanwu[export]'")
-    from wanwu_export.publish import publish
     from wanwu_export.starter import build_starter
 
+    return build_starter()
+
+
+@pytest.fixture(scope="session")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory, starter: tuple[DualTower, list[BankSource]]
+) -> Path:
+    """A model repository with the starter, exported for this test run."""
+    from wanwu_export.publish import publish
+
     folder = tmp_path_factory.mktemp("exported") / "model_repository"
-    publish(*build_starter(), folder, step=lambda text: None)
+    publish(*starter, folder, step=lambda text: None)
     return folder
 
 

@@ -22,6 +22,7 @@ OTHER_WORDS = ("衬衫", "键盘", "大象", "雪山", "小提琴", "医院", "�
 #: A flat distribution over n labels gives each 1/n. A real answer gives its label this many times
 #: as much.
 TIMES_FLAT = 3.0
+NOT_READY = "it answers but is not ready; wait, or read its log for a model that fails to load"
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Finding:
 
 def examine(recognizer: Recognizer) -> Iterator[Finding]:
     """Run the checks in order; a check that others build on ends the examination when it fails."""
-    ready = _guard("server", lambda: _server(recognizer))
-    yield ready
-    if not ready.ok:
+    try:
+        ready = recognizer.is_ready()
+    except WanwuError as error:
+        yield Finding("server", False, str(error))
         return
+    yield Finding("server", ready, "ready" if ready else NOT_READY)
     models = [_guard(f"model {model}", lambda m=model: _model(recognizer, m)) for model in MODELS]  # type: ignore[misc]
     yield from models
     if not all(model.ok for model in models):
@@ -60,15 +63,6 @@ def _guard(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
         return Finding(what, *check())
     except WanwuError as error:
         return Finding(what, False, str(error))
-
-
-def _server(recognizer: Recognizer) -> tuple[bool, str]:
-    if recognizer.is_ready():
-        return True, "ready"
-    return (
-        False,
-        "it answers but is not ready; wait, or read its log for a model that fails to load",
-    )
 
 
 def _model(recognizer: Recognizer, model: str) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,22 +97,31 @@ def read_truth(path: Path, *, file_column: str = "file", label_column: str = "la
         raise InputError(f"{path} is not UTF-8 ({error}); convert it") from error
     except OSError as error:
         raise InputError(f"the truth file {path} cannot be read: {error}") from error
-    lines = text.splitlines()
-    delimiter = "\t" if lines and "\t" in lines[0] else ","
-    reader = csv.DictReader(lines, delimiter=delimiter)
-    for column in (file_column, label_column):
-        if column not in (reader.fieldnames or ()):
-            raise InputError(
-                f"{path} has no column {column!r}; it has {', '.join(reader.fieldnames or ())}: "
-                "choose by --file-column and --label-column"
-            )
-    rows, unlabelled = [], 0
-    for row in reader:
-        label = (row[label_column] or "").strip()
-        if label:
-            rows.append(TruthRow(reader.line_num, row[file_column], label))
-        else:
-            unlabelled += 1
+    tabs = "\t" in text.partition("\n")[0]
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+    )
+    try:
+        for column in (file_column, label_column):
+            if column not in (reader.fieldnames or ()):
+                raise InputError(
+                    f"{path} has no column {column!r}; it has "
+                    f"{', '.join(reader.fieldnames or ())}: choose by --file-column and "
+                    "--label-column"
+                )
+        rows, unlabelled = [], 0
+        for row in reader:
+            label, file = (row[label_column] or "").strip(), (row[file_column] or "").strip()
+            if not label:
+                unlabelled += 1
+            elif not file:
+                raise InputError(f"{path} line {reader.line_num} names no file; add one")
+            else:
+                rows.append(TruthRow(reader.line_num, file, label))
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: {error}; correct the line") from error
     if not rows:
         raise InputError(f"{path} has no row with a label in column {label_column!r}")
     return Truth(path, tuple(rows), unlabelled)

@@ -71,16 +71,23 @@ def open_rgb(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         with Image.open(io.BytesIO(data)) as image:
             _check_size(image, name, max_pixels)
             return _upright_rgb(image, name)
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{name} is not a picture that can be read ({len(data)} bytes); "
             "expected JPEG, PNG, WebP, GIF, BMP or TIFF"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow's own cap, above ours by default; the warning arrives as an error under -W error.
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(
-            f"{name} holds more pixels than the limit of {max_pixels:,}; "
-            f"make it smaller, or raise max_pixels ({error})"
+            f"{name} has too many pixels, the limit is {limit:,} ({error}); make it smaller, or "
+            "raise max_pixels and, past 178 million, PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except Exception as error:
+        # Pillow's decoders report a damaged file by whatever its bytes made them trip over.
+        raise ImageError(
+            f"{name} is damaged or cut short ({type(error).__name__}: {error}); send the whole file"
         ) from error
 
 
@@ -98,8 +105,8 @@ def _centre_box(
 ) -> tuple[float, float, float, float]:
     """Give the part of the source that survives "resize the short edge, crop the centre".
 
-    Resizing only that part gives the same pixels, and a 1 x 10,000 picture needs no
-    intermediate picture of hundreds of megapixels.
+    Resizing only that part gives the same pixels but for rounding, and a 1 x 10,000 picture
+    needs no intermediate picture of hundreds of megapixels.
     """
     width, height = size
     short = geometry.shortest_edge
@@ -153,15 +160,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
-        # A copy, so that a PIL picture of the caller's stays as it was.
-        upright = ImageOps.exif_transpose(image)
-        return _to_rgb(upright, name)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow reports a damaged file by any of these, as the format's decoder has it.
-        raise ImageError(
-            f"{name} is damaged or cut short ({error}); send the whole file"
-        ) from error
+    # exif_transpose copies, so a PIL picture of the caller's stays as it was.
+    return _to_rgb(ImageOps.exif_transpose(image), name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -46,7 +46,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
         ) from error
     except OSError as error:
         raise LabelError(f"{path} cannot be read: {error}") from error
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # splitlines would also split at U+2028
     if not any(line.strip() for line in lines):
         raise LabelError(f"{path} holds no label; write one label a line")
     return _checked((f"{path} line {n}", line) for n, line in enumerate(lines, start=1))
@@ -60,6 +60,11 @@ def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         text = label.strip()
         if not text:
             raise LabelError(f"{place} is blank; remove it or write a label there")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise LabelError(
+                f"{place} {_short(text)} holds bytes that are not UTF-8; "
+                "type it in a UTF-8 terminal, or use a UTF-8 file"
+            )
         if len(text) > MAX_LABEL_CHARS:
             raise LabelError(
                 f"{place} has {len(text):,} characters, {_short(text)}; "

@@ -35,7 +35,8 @@ def scores(cosines: Floats, score: Score, calibration: Calibration) -> Floats:
     """
     if score.kind == "sigmoid":
         logits = (score.logit_scale * cosines + score.logit_bias) / calibration.temperature
-        sigmoid: Floats = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
+        # Plain exp(-logits) would overflow at SigLIP's scale.
+        sigmoid: Floats = np.exp(-np.logaddexp(0.0, -logits)).astype(np.float32)
         return sigmoid
     logits = score.logit_scale / calibration.temperature * cosines
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))

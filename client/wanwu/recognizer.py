@@ -257,9 +257,7 @@ class Recognizer:
             return fetch_bank(self._wire, name, timeout_s=deadline.left_s())
         except ModelMissingError as error:
             served = ", ".join(self.banks()) or "none"
-            raise ModelMissingError(
-                f"{error}; banks served: {served}. `wanwu doctor` tells what is wrong"
-            ) from error
+            raise ModelMissingError(f"{error}. Banks served: {served}") from error
 
     def _encode(self, labels: tuple[str, ...], contract: Contract, deadline: _Deadline) -> Floats:
         key = (contract.fingerprint, labels)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from wanwu.contract import Fingerprint, Model, Precision
 from wanwu.errors import SetupError
+
+VersionNumber = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*$")]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -52,7 +55,7 @@ class Manifest(_Part, frozen=True):
     """Every published version of a model repository, by version number."""
 
     schema_version: int = SCHEMA_VERSION
-    exports: dict[str, Export] = {}
+    exports: dict[VersionNumber, Export] = {}
 
     @property
     def newest(self) -> int:
@@ -68,11 +71,17 @@ def read_manifest(repository: Path) -> Manifest | None:
     """
     path = repository / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise SetupError(f"{path} cannot be read: {error}; remove it and export again") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise SetupError(
+            f"{path} has schema version {manifest.schema_version} and this release reads "
+            f"{SCHEMA_VERSION}; use the release that wrote it, or export into another folder"
+        )
+    return manifest
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
@@ -123,6 +132,8 @@ def _check_file(path: Path, published: File) -> None:
         found = describe_file(path)
     except FileNotFoundError as error:
         raise SetupError(f"{path} is missing although {MANIFEST} lists it; {again}") from error
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error}; {again}") from error
     if found.bytes != published.bytes:
         raise SetupError(
             f"{path} has {found.bytes} bytes and {MANIFEST} says {published.bytes}; {again}"

@@ -14,7 +14,6 @@ _PHOTOS = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
     ("skimage", "data/motorcycle_left.png"),
-    ("sklearn", "datasets/images/flower.jpg"),
     ("sklearn", "datasets/images/china.jpg"),
 )
 

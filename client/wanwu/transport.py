@@ -128,9 +128,10 @@ class GrpcTransport:
         self, error: InferenceServerException, model: str | None, timeout_s: float
     ) -> ServerError | ModelError:
         status, message = error.status() or "", error.message() or str(error)
-        if "unknown model" in message or "is not ready" in message or "not found" in message:
+        if "unknown model" in message or "is not ready" in message:
             return ModelMissingError(
-                f"the server at {self.url} does not serve model {model!r} ({message})"
+                f"the server at {self.url} does not serve model {model!r} ({message}); "
+                "`wanwu doctor` tells what is wrong"
             )
         if status.endswith("DEADLINE_EXCEEDED"):
             return ServerError(
@@ -159,13 +160,16 @@ def check_url(url: str) -> str:
         InputError: it is a web address, or has no port.
     """
     scheme, separator, rest = url.partition("://")
-    if separator and scheme in {"http", "https", "grpc", "grpcs"}:
+    if separator and scheme.lower() in {"http", "https", "grpc", "grpcs"}:
+        host = rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0] or "127.0.0.1"
         raise InputError(
             f"the address {url!r} starts with {scheme}://; expected HOST:PORT of Triton's gRPC "
-            f"service, such as {rest.rstrip('/') or DEFAULT_URL!r}"
+            f"service, such as '{host}:8001'"
         )
     host, colon, port = url.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    number = int(port) if port.isascii() and port.isdecimal() else 0
+    bare_ipv6 = not separator and not host.endswith("]") and host.count(":") != host.count("ipv4:")
+    if not colon or not host or bare_ipv6 or not 0 < number < 65536:
         raise InputError(
             f"the address {url!r} is not HOST:PORT; expected one such as {DEFAULT_URL!r}"
         )

@@ -33,12 +33,13 @@ class DualTower:
     sources: dict[str, str]
 
     def fingerprint(self) -> int:
-        """Give 63 bits over the weights of both towers, geometry, tokenizer and precision.
+        """Give 63 bits over both towers' layers and weights, geometry, tokenizer and precision.
 
         Two exports have the same fingerprint only if their embeddings may be compared.
         """
         digest = hashlib.sha256()
         for name, tower in (("image", self.image), ("text", self.text)):
+            digest.update(repr(tower).encode())
             for key, tensor in sorted(tower.state_dict().items()):
                 digest.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def check_parity(
         if not (torch.from_numpy(found) == fingerprint).all():
             raise ModelError(f"{path} answers fingerprint {found[0]}, expected {fingerprint[0]}")
         cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(embedding), expected)
-        least = min(least, float(cosines.min()))
+        # Not min(): it would drop a NaN, and with it a tower that answers NaN.
+        least = float(np.minimum(least, cosines.min()))
     if not least >= LEAST_COSINE[side]:
         raise ModelError(
             f"the {side} tower's ONNX file is too far from PyTorch: least cosine {least:.6f}, "

@@ -75,6 +75,7 @@ def publish(
             parity = _convert(tower, banks, staged, step)
             step("hash and publish")
             export = _describe(tower, staged, version, parity)
+            _lay_out_configs(staged, repository)
             if _is_published(manifest, export, repository):
                 return Published(manifest.newest, manifest.exports[str(manifest.newest)], True)
             _move(staged, repository, version)
@@ -191,14 +192,19 @@ def _staging(repository: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
+def _lay_out_configs(staged: Path, repository: Path) -> None:
+    """Put the static configs in place; those already there, perhaps edited, stay."""
+    for model in staged.iterdir():
+        for path in (model / "config.pbtxt", *(model / "configs").iterdir()):
+            place = repository / path.relative_to(staged)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists():
+                shutil.copyfile(path, place)
+
+
 def _move(staged: Path, repository: Path, version: int) -> None:
     for model in sorted(staged.iterdir()):
-        target = repository / model.name
-        (target / "configs").mkdir(parents=True, exist_ok=True)
-        for path in (model / "config.pbtxt", *(model / "configs").iterdir()):
-            place = target / path.relative_to(model)
-            if not place.exists():
-                path.replace(place)
+        target = repository / model.name / str(version)
         # A folder the manifest does not list is what an interrupted export left behind.
-        shutil.rmtree(target / str(version), ignore_errors=True)
-        (model / "version").replace(target / str(version))
+        shutil.rmtree(target, ignore_errors=True)
+        (model / "version").replace(target)

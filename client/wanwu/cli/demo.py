@@ -10,7 +10,7 @@ from wanwu.cli.options import ModelRepository
 
 
 def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
-    """Serve an exported model with a real Triton and name five real photographs.
+    """Serve an exported model with a real Triton and name four real photographs.
 
     The photographs come with the packages scikit-image and scikit-learn.
     """
@@ -27,7 +27,7 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
 
     photos = sample_photos()
     options = ServerOptions(model_repository, grpc_port=free_port(), metrics_port=None)
-    console = Console()
+    console = Console(markup=False, highlight=False)
     started = time.monotonic()
     with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
         console.print(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}\n")
@@ -35,11 +35,11 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
             contract = recognizer.contract()
             console.print(f"model {contract.model.name}, {contract.bank.count} labels\n")
             recognizer.recognize(photos[0])  # the first picture also fetches the bank
-            answers = [(photo, recognizer.recognize(photo)) for photo in photos]
+            answers = [(photo, recognizer.recognize(photo, top_k=3)) for photo in photos]
             for photo, answer in answers:
                 console.print(as_table(photo.name, answer))
-            own = ("猫", "狗", "一杯咖啡", "摩托车", "花", "寺庙")
-            console.print(f"\nThe same photographs, with labels of your own: {'、'.join(own)}")
+            own = ("猫", "狗", "一杯咖啡", "摩托车", "火锅", "寺庙")
+            console.print(f"\nThe same photographs, with labels of your own: {' '.join(own)}")
             for photo in photos:
                 best = recognizer.recognize(photo, labels=own).top
                 console.print(f"  {photo.name:24} {best.label}  {best.score:.1%}")

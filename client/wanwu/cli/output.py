@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wanwu.recognizer import Recognition
 
@@ -86,7 +87,7 @@ def as_table(picture: str, recognition: Recognition) -> Table:
     """Show one answer as a table with bars."""
     milliseconds = recognition.seconds * 1000
     table = Table(
-        title=f"{picture}  ({milliseconds:.0f} ms)", title_justify="left", title_style="bold"
+        title=Text(f"{picture}  ({milliseconds:.0f} ms)", style="bold"), title_justify="left"
     )
     table.add_column("label", no_wrap=True, min_width=16)
     table.add_column("score", justify="right")
@@ -94,7 +95,8 @@ def as_table(picture: str, recognition: Recognition) -> Table:
     table.add_column("category", no_wrap=True)
     for item in recognition.predictions:
         bar = "█" * round(item.score * BAR_WIDTH)
-        table.add_row(item.label, f"{item.score:.1%}", bar, item.category or "")
+        # Text, since a string would be read as markup: a label may hold brackets.
+        table.add_row(Text(item.label), f"{item.score:.1%}", bar, Text(item.category or ""))
     return table
 
 

@@ -96,7 +96,10 @@ class EmbeddedServer:
         check_platform()
         triton = triton_folder()
         check_repository(self.options.model_repository)
-        for port in self._ports():
+        ports = self._ports()
+        for port in ports:
+            if ports.count(port) > 1:
+                raise SetupError(f"port {port} was given twice; give each service one of its own")
             _check_port(self.options.host, port)
         self._folder = tempfile.TemporaryDirectory(prefix="wanwu-triton-")
         try:
@@ -295,7 +298,7 @@ def free_port() -> int:
 
 
 def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

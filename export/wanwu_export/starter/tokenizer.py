@@ -10,9 +10,12 @@ Ids equal those of the package's own tokenizer. Two things need care:
 
 from __future__ import annotations
 
+import struct
 from itertools import groupby
+from typing import Any
 
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.unknown_fields import UnknownFieldSet
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 _SPACE = "▁"
@@ -20,12 +23,11 @@ _SPACE = "▁"
 
 def build_tokenizer(sentencepiece: bytes) -> bytes:
     """Convert a SentencePiece unigram model to a `tokenizer.json`, as UTF-8 bytes."""
-    model = ModelProto.FromString(sentencepiece)
-    pieces = [(piece.piece, piece.score) for piece in model.pieces]
+    pieces, charsmap = _read_model(sentencepiece)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(
         [
-            normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap),
+            normalizers.Precompiled(charsmap),
             normalizers.NFC(),
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Replace(Regex("^ | $"), ""),
@@ -39,6 +41,29 @@ def build_tokenizer(sentencepiece: bytes) -> bytes:
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     return tokenizer.to_str().encode()
+
+
+def _read_model(sentencepiece: bytes) -> tuple[list[tuple[str, float]], bytes]:
+    """Read the pieces with their scores, and the character map, of a SentencePiece ModelProto.
+
+    By the numbers of the protobuf's fields: importing the package sentencepiece for its message
+    classes ends the interpreter in a segmentation fault (0.2.1), or needs protobuf 7 (0.2.2).
+    """
+    model = _fields(sentencepiece)
+    (normalizer,) = model[3]
+    pieces = []
+    for piece in model[1]:
+        fields = _fields(piece)
+        (score,) = struct.unpack("<f", struct.pack("<I", fields.get(2, [0])[0]))
+        pieces.append((fields[1][0].decode(), score))
+    return pieces, _fields(normalizer)[2][0]
+
+
+def _fields(message: bytes) -> dict[int, list[Any]]:
+    fields: dict[int, list[Any]] = {}
+    for field in UnknownFieldSet(Empty.FromString(message)):
+        fields.setdefault(field.field_number, []).append(field.data)
+    return fields
 
 
 def _outside(alphabet: set[str]) -> str:

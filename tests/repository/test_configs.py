@@ -1,0 +1,127 @@
+"""The hand-written configs: what Triton reads, in every profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import (  # type: ignore[import-untyped]
+    ModelConfig,
+    ModelInstanceGroup,
+    ModelQueuePolicy,
+)
+
+from wanwu.recognizer import TEXT_BATCH
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+
+TOWERS = ("image_encoder", "text_encoder")
+MODELS = (*TOWERS, "label_bank")
+#: Profile: its file, and the backend that runs the model there.
+PROFILES = {
+    "default": ("config.pbtxt", "onnxruntime"),
+    "cpu": ("configs/cpu.pbtxt", "onnxruntime"),
+    "gpu": ("configs/gpu.pbtxt", "onnxruntime"),
+    "embedded": ("configs/embedded.pbtxt", "python"),
+}
+
+
+def config(model: str, profile: str) -> ModelConfig:
+    """Read a config as Triton does: an unknown field is an error."""
+    text = (REPOSITORY / model / PROFILES[profile][0]).read_text(encoding="utf-8")
+    return text_format.Parse(text, ModelConfig())
+
+
+every_config = pytest.mark.parametrize(
+    ("model", "profile"), [(model, profile) for model in MODELS for profile in PROFILES]
+)
+every_tower = pytest.mark.parametrize(
+    ("model", "profile"), [(model, profile) for model in TOWERS for profile in PROFILES]
+)
+every_bank = pytest.mark.parametrize("profile", PROFILES)
+
+
+def test_each_model_has_all_four_profiles_and_no_other_config():
+    expected = {REPOSITORY / model / file for model in MODELS for file, _ in PROFILES.values()}
+    checked_in = (REPOSITORY / model for model in MODELS)
+    assert {path for model in checked_in for path in model.rglob("*.pbtxt")} == expected
+
+
+@every_config
+def test_a_config_names_the_backend_of_its_profile(model, profile):
+    assert config(model, profile).backend == PROFILES[profile][1]
+
+
+@every_config
+def test_a_config_leaves_name_and_dims_to_the_onnx_file(model, profile):
+    found = config(model, profile)
+    # Export copies label_bank's configs for every other bank, so a name would be wrong there.
+    assert found.name == ""
+    assert (list(found.input), list(found.output)) == ([], [])
+
+
+@every_tower
+def test_a_tower_takes_the_clients_largest_batch(model, profile):
+    assert config(model, profile).max_batch_size >= TEXT_BATCH
+
+
+@every_tower
+def test_a_tower_takes_the_batches_that_the_parity_gate_tried(model, profile):
+    from wanwu_export.onnx_towers import MAX_BATCH
+
+    assert config(model, profile).max_batch_size == MAX_BATCH
+
+
+@every_tower
+def test_a_tower_batches_and_rejects_when_its_queue_is_full(model, profile):
+    found = config(model, profile)
+    assert found.HasField("dynamic_batching")
+    policy = found.dynamic_batching.default_queue_policy
+    assert policy.max_queue_size > 0  # 0 is a queue without end
+    assert policy.timeout_action == ModelQueuePolicy.REJECT
+    assert policy.default_timeout_microseconds > 0
+
+
+@every_bank
+def test_a_bank_does_not_batch(profile):
+    found = config("label_bank", profile)
+    assert found.max_batch_size == 0
+    assert not found.HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("profile", ["cpu", "embedded"])
+def test_a_profile_without_gpus_asks_for_none(model, profile):
+    kinds = {group.kind for group in config(model, profile).instance_group}
+    assert kinds == {ModelInstanceGroup.KIND_CPU}
+
+
+@pytest.mark.parametrize("model", TOWERS)
+def test_the_gpu_profile_runs_towers_on_gpus(model):
+    kinds = {group.kind for group in config(model, "gpu").instance_group}
+    assert kinds == {ModelInstanceGroup.KIND_GPU}
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerators"), [("image_encoder", ["tensorrt"]), ("text_encoder", [])]
+)
+def test_only_the_image_tower_runs_in_tensorrt(model, accelerators):
+    # fp16 overflows in a text tower's LayerNorm; see the config.
+    wanted = config(model, "gpu").optimization.execution_accelerators.gpu_execution_accelerator
+    assert [accelerator.name for accelerator in wanted] == accelerators
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_brings_the_entry_point_of_the_embedded_profile(model):
+    source = (REPOSITORY / model / "model.py").read_text(encoding="utf-8")
+    assert "TritonPythonModel = model_beside(__file__)" in source
+
+
+@every_config
+def test_an_exported_model_carries_its_configs_unchanged(repository, model, profile):
+    file = PROFILES[profile][0]
+    expected = (REPOSITORY / model / file).read_bytes()
+    banks = ("label_bank", "label_bank_seed18", "label_bank_luxury")
+    for exported in banks if model == "label_bank" else (model,):
+        assert (repository / exported / file).read_bytes() == expected

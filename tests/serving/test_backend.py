@@ -1,0 +1,132 @@
+"""The Python backend of the embedded profile answers as Triton's onnxruntime backend would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from wanwu import Recognizer
+from wanwu.embedded.server import EmbeddedServer
+from wanwu.images import to_pixels
+from wanwu.samples import cat_photo, sample_photos
+
+
+@pytest.fixture(scope="module")
+def client(server: EmbeddedServer) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(server.url) as connection:
+        yield connection
+
+
+def infer(client: triton.InferenceServerClient, model: str, name: str, array, *outputs: str):  # type: ignore[no-untyped-def]
+    tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    wanted = [triton.InferRequestedOutput(output) for output in outputs] or None
+    return client.infer(model, [tensor], outputs=wanted)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "outputs"),
+    [
+        ("image_encoder", {"PIXELS": "UINT8"}, {"EMBEDDING": "FP32", "FINGERPRINT": "INT64"}),
+        ("text_encoder", {"INPUT_IDS": "INT64"}, {"EMBEDDING": "FP32", "FINGERPRINT": "INT64"}),
+        (
+            "label_bank",
+            {"ROWS": "INT64"},
+            {
+                "LABELS": "BYTES",
+                "CATEGORIES": "BYTES",
+                "EMBEDDINGS": "FP16",
+                "CONTRACT": "BYTES",
+                "TOKENIZER": "BYTES",
+            },
+        ),
+    ],
+)
+def test_the_tensor_contract_is_served(client, model, inputs, outputs) -> None:  # type: ignore[no-untyped-def]
+    metadata = client.get_model_metadata(model)
+    assert {tensor.name: tensor.datatype for tensor in metadata.inputs} == inputs
+    assert {tensor.name: tensor.datatype for tensor in metadata.outputs} == outputs
+
+
+def test_shapes_are_read_from_the_onnx_file(client: triton.InferenceServerClient) -> None:
+    pixels = client.get_model_metadata("image_encoder").inputs[0]
+    assert list(pixels.shape) == [-1, 260, 260, 3]
+    assert list(client.get_model_metadata("text_encoder").inputs[0].shape) == [-1, -1]
+    assert list(client.get_model_metadata("label_bank").inputs[0].shape) == [2]
+
+
+def test_a_batch_answers_as_its_pictures_do_alone(
+    client: triton.InferenceServerClient, recognizer: Recognizer
+) -> None:
+    photos = [cat_photo(), *sample_photos()]
+    batch = np.stack([to_pixels(photo, recognizer.contract().image) for photo in photos])
+    together = infer(client, "image_encoder", "PIXELS", batch).as_numpy("EMBEDDING")
+    alone = np.stack([recognizer.embed_image(photo) for photo in photos])
+    assert np.sum(together * alone, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_concurrent_callers_each_get_their_own_answer(recognizer: Recognizer) -> None:
+    photos = [cat_photo(), *(path.read_bytes() for path in sample_photos())]
+    expected = [recognizer.recognize(photo).top.label for photo in photos]
+    with ThreadPoolExecutor(16) as pool:
+        answers = pool.map(recognizer.recognize, photos * 20)
+        assert [answer.top.label for answer in answers] == expected * 20
+
+
+def test_requests_are_batched_by_triton(
+    client: triton.InferenceServerClient, recognizer: Recognizer
+) -> None:
+    def counts() -> tuple[int, int]:
+        (stats,) = client.get_inference_statistics("image_encoder").model_stats
+        return stats.inference_count, stats.execution_count
+
+    before = counts()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(recognizer.recognize, [cat_photo()] * 100))
+    inferences, executions = (after - b for after, b in zip(counts(), before, strict=True))
+    assert inferences == 100
+    assert executions < 100
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "array"),
+    [
+        ("image_encoder", "PIXELS", np.zeros((1, 224, 224, 3), np.uint8)),
+        ("image_encoder", "PIXELS", np.zeros((1, 260, 260, 3), np.float32)),
+        ("image_encoder", "PIXELS", np.zeros((65, 260, 260, 3), np.uint8)),
+        ("text_encoder", "INPUT_IDS", np.zeros((1, 3), np.int32)),
+        ("label_bank", "ROWS", np.zeros(3, np.int64)),
+    ],
+)
+def test_a_tensor_of_the_wrong_kind_is_refused(client, model, name, array) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+        infer(client, model, name, array)
+
+
+def test_one_bad_request_does_not_fail_the_others_of_its_batch(
+    client: triton.InferenceServerClient,
+) -> None:
+    good = np.array([[1, 1473, 2]], dtype=np.int64)
+    bad = np.array([[1, 10**12, 2]], dtype=np.int64)  # no such token
+
+    def encode(ids) -> bool:  # type: ignore[no-untyped-def]
+        try:
+            infer(client, "text_encoder", "INPUT_IDS", ids)
+        except InferenceServerException:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(encode, [good, bad] * 40)) == [True, False] * 40
+
+
+def test_only_the_outputs_asked_for_travel(client: triton.InferenceServerClient) -> None:
+    rows = np.array([3, 5], dtype=np.int64)
+    answer = infer(client, "label_bank", "ROWS", rows, "LABELS")
+    assert len(answer.as_numpy("LABELS")) == 2
+    assert answer.as_numpy("EMBEDDINGS") is None

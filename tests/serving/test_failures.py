@@ -1,0 +1,88 @@
+"""What a caller sees when the server is gone, half there, or overloaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as triton
+
+from wanwu import Recognizer, ServerError
+from wanwu.doctor import Finding, examine
+from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.samples import cat_photo
+
+WANWU = Path(sys.executable).with_name("wanwu")
+
+
+@pytest.fixture
+def own_server(repository: Path) -> Iterator[EmbeddedServer]:
+    """A Triton that a test may harm."""
+    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+    with EmbeddedServer(options) as server:
+        yield server
+
+
+def unload(server: EmbeddedServer, model: str) -> None:
+    with triton.InferenceServerClient(server.url) as admin:
+        admin.unload_model(model, headers=server.admin_headers)
+        while admin.is_model_ready(model):
+            pass
+
+
+def failed(recognizer: Recognizer) -> list[Finding]:
+    return [finding for finding in examine(recognizer) if not finding.ok]
+
+
+def test_a_server_that_ends_in_the_middle_is_a_server_error(own_server: EmbeddedServer) -> None:
+    with Recognizer(own_server.url) as client:
+        assert client.recognize(cat_photo()).predictions
+        own_server.stop()
+        with pytest.raises(ServerError, match=r"no Triton answers gRPC at .*wanwu serve"):
+            client.recognize(cat_photo())
+
+
+@pytest.mark.parametrize("model", ["image_encoder", "text_encoder", "label_bank"])
+def test_a_model_that_is_gone_is_named_to_caller_and_doctor(
+    own_server: EmbeddedServer, model: str
+) -> None:
+    unload(own_server, model)
+    with Recognizer(own_server.url) as client:
+        with pytest.raises(ServerError, match=f"does not serve model '{model}'.*wanwu doctor"):
+            client.recognize(cat_photo(), labels=["猫", "狗"])
+        not_ready, finding = failed(client)
+        assert "answers but is not ready" in not_ready.detail
+        assert finding.what == f"model {model}"
+        assert "export the model again, or load it" in finding.detail
+
+
+def test_an_unknown_bank_lists_the_served_ones(recognizer: Recognizer) -> None:
+    with pytest.raises(ServerError, match="Banks served: default, luxury, seed18"):
+        recognizer.recognize(cat_photo(), bank="none-such")
+
+
+def test_a_deadline_that_passes_is_told(server: EmbeddedServer) -> None:
+    with (
+        Recognizer(server.url, timeout_s=0.001) as client,
+        pytest.raises(ServerError, match=r"within 0\.0 s; raise the timeout"),
+    ):
+        client.recognize(cat_photo())
+
+
+def test_doctor_finds_a_sound_server_sound(recognizer: Recognizer) -> None:
+    findings = list(examine(recognizer))
+    assert [finding for finding in findings if not finding.ok] == []
+    assert {"server", "contract", "fingerprint", "picture", "Chinese, 火锅", "Chinese, 高铁站"} <= {
+        finding.what for finding in findings
+    }
+
+
+def test_doctor_tells_how_to_start_a_server_that_is_not_there() -> None:
+    command = [str(WANWU), "doctor", "--url", f"127.0.0.1:{free_port()}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FAIL server: no Triton answers" in done.stdout
+    assert "wanwu serve" in done.stdout

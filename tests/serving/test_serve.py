@@ -1,0 +1,209 @@
+"""`wanwu serve`: how the embedded Triton starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wanwu import SetupError
+from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_platform, free_port
+
+WANWU = Path(sys.executable).with_name("wanwu")
+
+
+@contextmanager
+def start_serve(repository: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [str(WANWU), "serve", "--model-repository", str(repository), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
+    lines = []
+    for line in process.stdout or ():
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError(f"{word!r} was not printed: {lines}")
+
+
+def descendants(pid: int) -> set[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        parents[int(path.parent.name)] = int(fields[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    living = set()
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            living.add(pid)
+    return living
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_serve_within_ten_seconds_and_leaves_no_process(
+    repository: Path, number: signal.Signals
+) -> None:
+    with start_serve(repository, "--grpc-port", str(free_port()), "--metrics-port", "0") as process:
+        read_until(process, "Ctrl-C ends")
+        started = descendants(process.pid)
+        assert len(started) > 5  # Triton and its stubs
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert alive(started) == set()
+
+
+def test_killing_serve_ends_triton_too(repository: Path) -> None:
+    with start_serve(repository, "--grpc-port", str(free_port()), "--metrics-port", "0") as process:
+        read_until(process, "Ctrl-C ends")
+        started = descendants(process.pid)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 15
+        while alive(started) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert alive(started) == set()
+
+
+def test_serve_tells_address_versions_and_where_the_admin_key_is(
+    repository: Path, tmp_path: Path
+) -> None:
+    port, key_file = free_port(), tmp_path / "key"
+    ports = ("--grpc-port", str(port), "--metrics-port", "0")
+    with start_serve(repository, *ports, "--admin-key-file", str(key_file)) as process:
+        printed = "".join(read_until(process, "Ctrl-C ends"))
+        assert f"gRPC at 127.0.0.1:{port}" in printed
+        assert "image_encoder version 1" in printed
+        assert key_file.stat().st_mode & 0o777 == 0o600
+        assert key_file.read_text() not in printed
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+    assert not key_file.exists()
+
+
+def test_serving_writes_nothing_into_the_installed_packages_nor_the_repository(
+    repository: Path,
+) -> None:
+    import pytriton
+
+    watched = [Path(pytriton.__file__).parent, repository]
+    before = {path: path.stat().st_mtime_ns for top in watched for path in top.rglob("*")}
+    with EmbeddedServer(ServerOptions(repository, grpc_port=free_port(), metrics_port=None)):
+        pass
+    after = {path: path.stat().st_mtime_ns for top in watched for path in top.rglob("*")}
+    assert after == before
+
+
+def test_a_port_in_use_is_named(repository: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = ServerOptions(repository, grpc_port=port)
+        with pytest.raises(SetupError, match=f"port {port} .* choose another port"):
+            EmbeddedServer(options).__enter__()
+
+
+def test_one_port_for_two_services_is_refused(repository: Path) -> None:
+    port = free_port()
+    options = ServerOptions(repository, grpc_port=port, metrics_port=port)
+    with pytest.raises(SetupError, match=f"port {port} was given twice"):
+        EmbeddedServer(options).__enter__()
+
+
+def test_a_missing_repository_tells_how_to_export(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="wanwu export starter --output"):
+        EmbeddedServer(ServerOptions(tmp_path / "none")).__enter__()
+
+
+def test_a_repository_that_was_never_exported_tells_how_to_export(tmp_path: Path) -> None:
+    (tmp_path / "image_encoder").mkdir()
+    with pytest.raises(SetupError, match=r"no manifest\.json.*wanwu export starter"):
+        EmbeddedServer(ServerOptions(tmp_path)).__enter__()
+
+
+@pytest.mark.parametrize("model", ["image_encoder", "text_encoder", "label_bank_seed18"])
+def test_a_half_written_model_is_refused_before_triton_starts(
+    repository: Path, tmp_path: Path, model: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    path = copy / model / "1" / "model.onnx"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(SetupError, match=f"{model}/1/model.onnx has .* export again"):
+        EmbeddedServer(ServerOptions(copy)).__enter__()
+
+
+def test_a_model_that_triton_cannot_load_is_named_with_its_reason(
+    repository: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    (copy / "text_encoder" / "configs" / "embedded.pbtxt").write_text('backend: "none-such"')
+    options = ServerOptions(copy, grpc_port=free_port(), metrics_port=None)
+    with pytest.raises(SetupError, match=r"(?s)before it was ready.*text_encoder.*none-such"):
+        EmbeddedServer(options).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"), [("Darwin", "arm64"), ("Windows", "AMD64"), ("Linux", "aarch64")]
+)
+def test_another_platform_is_told_to_use_the_container(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(SetupError, match=f"this is {system} {machine}; run Triton's container"):
+        check_platform()
+
+
+def test_serve_reports_a_triton_that_dies_by_itself(repository: Path) -> None:
+    with start_serve(repository, "--grpc-port", str(free_port()), "--metrics-port", "0") as process:
+        read_until(process, "Ctrl-C ends")
+        triton = next(
+            pid
+            for pid in descendants(process.pid)
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "tritonserver"
+        )
+        os.kill(triton, signal.SIGKILL)
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 5
+        assert "ended by itself" in output
+
+
+def test_two_servers_stand_side_by_side(repository: Path) -> None:
+    first = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+    with EmbeddedServer(first) as one:
+        second = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+        with EmbeddedServer(second) as two:
+            assert one.versions == two.versions
