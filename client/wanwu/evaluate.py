@@ -12,6 +12,7 @@ from typing import Any
 
 from wanwu.errors import ImageError, InputError
 from wanwu.recognizer import Recognizer
+from wanwu.textfile import read_utf8
 
 TOP = 5
 
@@ -91,12 +92,7 @@ def read_truth(path: Path, *, file_column: str = "file", label_column: str = "la
     Raises:
         InputError: the file or a column is missing, it is not UTF-8, or no row has a label.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}); convert it") from error
-    except OSError as error:
-        raise InputError(f"the truth file {path} cannot be read: {error}") from error
+    text = read_utf8(path, "truth file", InputError)
     tabs = "\t" in text.partition("\n")[0]
     reader = csv.DictReader(
         io.StringIO(text, newline=""),

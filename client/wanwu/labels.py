@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from wanwu.errors import LabelError
+from wanwu.textfile import read_utf8
 
 #: A longer label is a mistake, such as a whole file pasted into one line.
 MAX_LABEL_CHARS = 256
@@ -31,21 +31,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         LabelError: the file is missing, not UTF-8, empty, or holds a line `check_labels` refuses.
     """
-    path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise LabelError(f"there is no label file {path}; check the path") from error
-    except IsADirectoryError as error:
-        raise LabelError(f"{path} is a folder; expected a text file of one label a line") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise LabelError(
-            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}; "
-            f"convert it, e.g. `iconv -f gb18030 -t utf-8 {path}`"
-        ) from error
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read: {error}") from error
+    text = read_utf8(path, "label file", LabelError)
     lines = text.removesuffix("\n").split("\n")  # splitlines would also split at U+2028
     if not any(line.strip() for line in lines):
         raise LabelError(f"{path} holds no label; write one label a line")

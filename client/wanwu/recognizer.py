@@ -6,6 +6,7 @@ They are compared on every answer, so an embedding is never scored against anoth
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -220,7 +221,8 @@ class Recognizer:
             try:
                 return attempt(deadline)
             except _Stale as stale:
-                self._banks.clear()
+                # Ask for every contract again; a bank whose contract is unchanged is kept.
+                self._banks = {key: (bank, -math.inf) for key, (bank, _) in self._banks.items()}
                 deadline.outdated(str(stale))
 
     def _candidates(
@@ -240,10 +242,8 @@ class Recognizer:
             now = time.monotonic()
             if now - checked < self.refresh_s:
                 return bank
-            if (
-                fetch_contract(self._wire, name, timeout_s=deadline.left_s())[1]
-                == bank.contract_json
-            ):
+            _, current = fetch_contract(self._wire, name, timeout_s=deadline.left_s())
+            if current == bank.contract_json:
                 self._banks[key] = (bank, now)
                 return bank
         fresh = self._fetch(name, deadline)

