@@ -20,7 +20,7 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
     from rich.console import Console
 
     from wanwu import Recognizer
-    from wanwu.cli.output import as_table
+    from wanwu.cli.output import show
     from wanwu.cli.signals import stop_on_signals
     from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
     from wanwu.samples import sample_photos
@@ -30,14 +30,14 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
     console = Console(markup=False, highlight=False)
     started = time.monotonic()
     with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
-        console.print(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}\n")
+        console.print(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}")
         with Recognizer(server.url) as recognizer:
             contract = recognizer.contract()
             console.print(f"model {contract.model.name}, {contract.bank.count} labels\n")
             recognizer.recognize(photos[0])  # the first picture also fetches the bank
             answers = [(photo, recognizer.recognize(photo, top_k=3)) for photo in photos]
             for photo, answer in answers:
-                console.print(as_table(photo.name, answer))
+                show(console, photo.name, answer)
             own = ("猫", "狗", "一杯咖啡", "摩托车", "火锅", "寺庙")
             console.print(f"\nThe same photographs, with labels of your own: {' '.join(own)}")
             for photo in photos:

@@ -45,7 +45,7 @@ def _table() -> Iterator[Emit]:
 
     def emit(answer: Answer) -> None:
         if answer.recognition is not None:
-            console.print(as_table(answer.picture, answer.recognition))
+            show(console, answer.picture, answer.recognition)
 
     yield emit
 
@@ -83,21 +83,20 @@ def _csv() -> Iterator[Emit]:
 _PRINTERS = {"table": _table, "json": _json, "jsonl": _jsonl, "csv": _csv}
 
 
-def as_table(picture: str, recognition: Recognition) -> Table:
-    """Show one answer as a table with bars."""
-    milliseconds = recognition.seconds * 1000
-    table = Table(
-        title=Text(f"{picture}  ({milliseconds:.0f} ms)", style="bold"), title_justify="left"
-    )
-    table.add_column("label", no_wrap=True, min_width=16)
-    table.add_column("score", justify="right")
-    table.add_column("", no_wrap=True, min_width=BAR_WIDTH)
-    table.add_column("category", no_wrap=True)
+def show(console: Console, picture: str, recognition: Recognition) -> None:
+    """Print one answer: the picture, then a row of label, score, bar and category for each."""
+    title = Text(f"{picture}  {recognition.seconds * 1000:.0f} ms", style="bold")
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(justify="right")
+    table.add_column(no_wrap=True, min_width=BAR_WIDTH)
+    table.add_column(no_wrap=True)
     for item in recognition.predictions:
         bar = "█" * round(item.score * BAR_WIDTH)
         # Text, since a string would be read as markup: a label may hold brackets.
         table.add_row(Text(item.label), f"{item.score:.1%}", bar, Text(item.category or ""))
-    return table
+    console.print(title, soft_wrap=True)
+    console.print(table)
 
 
 def as_dict(answer: Answer) -> dict[str, Any]:
