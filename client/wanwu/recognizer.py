@@ -129,8 +129,8 @@ class Recognizer:
             ServerError: Triton did not answer in time.
             ModelError: what Triton serves does not fit together.
         """
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}; expected at least 1")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise InputError(f"top_k is {top_k!r}; expected a whole number of at least 1")
         if labels is not None and bank is not None:
             raise InputError("both labels and a bank were given; give one of them")
         wanted = None if labels is None else check_labels(labels)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -73,10 +74,8 @@ class GrpcTransport:
             tensor.set_data_from_numpy(array)
             tensors.append(tensor)
         wanted = [triton.InferRequestedOutput(name) for name in outputs]
-        try:
+        with self._translated(model, timeout_s):
             result = self._client.infer(model, tensors, outputs=wanted, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise self._translate(error, model, timeout_s) from error
         return {name: result.as_numpy(name) for name in outputs}
 
     def is_ready(self, model: str | None = None, *, timeout_s: float) -> bool:
@@ -85,22 +84,18 @@ class GrpcTransport:
         Raises:
             ServerError: nothing answers at the address.
         """
-        try:
+        with self._translated(model, timeout_s):
             if model is None:
                 return bool(self._client.is_server_ready(client_timeout=timeout_s))
             return bool(self._client.is_model_ready(model, client_timeout=timeout_s))
-        except InferenceServerException as error:
-            raise self._translate(error, model, timeout_s) from error
 
     def models(self, *, timeout_s: float) -> dict[str, list[str]]:
         """Give the served models and their versions.
 
         Triton's statistics name them; the repository index would need the admin key.
         """
-        try:
+        with self._translated(None, timeout_s):
             statistics = self._client.get_inference_statistics(client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise self._translate(error, None, timeout_s) from error
         served: dict[str, list[str]] = {}
         for entry in statistics.model_stats:
             served.setdefault(entry.name, []).append(entry.version)
@@ -109,6 +104,20 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the channel."""
         self._client.close()
+
+    @contextmanager
+    def _translated(self, model: str | None, timeout_s: float) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            raise self._translate(error, model, timeout_s) from error
+        except ValueError as error:
+            if "closed channel" not in str(error):
+                raise
+            raise self._closed() from error
+
+    def _closed(self) -> ServerError:
+        return ServerError(f"the connection to {self.url} was closed; make a new Recognizer")
 
     def _translate(
         self, error: InferenceServerException, model: str | None, timeout_s: float
@@ -119,6 +128,8 @@ class GrpcTransport:
                 f"the server at {self.url} does not serve model {model!r} ({message}); "
                 "`wanwu doctor` tells what is wrong"
             )
+        if status.endswith("CANCELLED"):
+            return self._closed()
         if status.endswith("DEADLINE_EXCEEDED"):
             return ServerError(
                 f"{self.url} gave no answer within {timeout_s:.1f} s; "

@@ -45,6 +45,13 @@ def test_a_server_that_ends_in_the_middle_is_a_server_error(own_server: Embedded
             client.recognize(cat_photo())
 
 
+def test_a_closed_recognizer_says_so(server: EmbeddedServer) -> None:
+    client = Recognizer(server.url)
+    client.close()
+    with pytest.raises(ServerError, match="was closed; make a new Recognizer"):
+        client.recognize(cat_photo())
+
+
 @pytest.mark.parametrize("model", ["image_encoder", "text_encoder", "label_bank"])
 def test_a_model_that_is_gone_is_named_to_caller_and_doctor(
     own_server: EmbeddedServer, model: str

@@ -69,7 +69,7 @@ def alive(pids: set[int]) -> set[int]:
     return living
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_serve_within_ten_seconds_and_leaves_no_process(
     repository: Path, number: signal.Signals
 ) -> None:
@@ -80,6 +80,25 @@ def test_a_signal_ends_serve_within_ten_seconds_and_leaves_no_process(
         process.send_signal(number)
         assert process.wait(10) == 0
         assert alive(started) == set()
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.5])
+def test_ctrl_c_during_the_start_leaves_nothing_behind(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    before = set(Path("/dev/shm").iterdir())  # noqa: S108
+    with start_serve(repository, "--grpc-port", str(free_port()), "--metrics-port", "0") as process:
+        read_until(process, "starting Triton")
+        time.sleep(seconds)
+        started = descendants(process.pid)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert alive(started) == set()
+    assert set(Path("/dev/shm").iterdir()) - before == set()  # noqa: S108
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_killing_serve_ends_triton_too(repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command in order, by leaving its `with` blocks."""
+"""Ctrl-C, SIGTERM and a closed terminal end a command in order: it leaves its `with` blocks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class _Stopped(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Leave the block quietly on SIGINT or SIGTERM; a second signal changes nothing."""
+    """Leave the block quietly on SIGINT, SIGTERM or SIGHUP; later signals change nothing."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         raise _Stopped
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     except _Stopped:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return  # and ignore further signals: the command is ending
+    for number, handler in before.items():
+        signal.signal(number, handler)

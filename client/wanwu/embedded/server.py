@@ -74,6 +74,8 @@ class EmbeddedServer:
         self.admin_key = options.admin_key or secrets.token_urlsafe(24)
         self.url = f"{options.host}:{options.grpc_port}"
         self.versions: dict[str, list[str]] = {}
+        # A name of our own, to clear away what a Triton that was killed leaves in /dev/shm.
+        self._shm_prefix = f"wanwu-{os.getpid()}-{secrets.token_hex(4)}-"
         self._log = log or (lambda line: None)
         self._tail: deque[str] = deque(maxlen=200)
         self._process: subprocess.Popen[str] | None = None
@@ -138,6 +140,8 @@ class EmbeddedServer:
                     self._log("Triton did not end in time; killing it")
             _kill_group(process.pid)
             process.wait()
+            for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):  # noqa: S108
+                region.unlink(missing_ok=True)
         if self._reader is not None:
             self._reader.join(1.0)
         if self._folder is not None:
@@ -169,6 +173,7 @@ class EmbeddedServer:
         arguments = [
             f"--model-repository={options.model_repository.resolve()}",
             f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             "--model-config-name=embedded",
             # Explicit control lets a new version be loaded while the old one serves.
             "--model-control-mode=explicit",
@@ -361,6 +366,8 @@ def _environment(interpreter: Path) -> dict[str, str]:
     libraries = [str(sysconfig.get_config_var("LIBDIR")), environment.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
     environment["PATH"] = os.pathsep.join([str(interpreter), environment.get("PATH", os.defpath)])
+    # The bound on onnxruntime's version keeps its telemetry out; this is for who overrides it.
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     cores = len(os.sched_getaffinity(0))
     environment.setdefault(THREADS_VARIABLE, str(max(1, cores // INSTANCES)))
     return environment
