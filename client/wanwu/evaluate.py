@@ -101,6 +101,8 @@ def read_truth(path: Path, *, file_column: str = "file", label_column: str = "la
     )
     try:
         for column in (file_column, label_column):
+            if list(reader.fieldnames or ()).count(column) > 1:
+                raise InputError(f"{path} has several columns {column!r}; rename all but one")
             if column not in (reader.fieldnames or ()):
                 raise InputError(
                     f"{path} has no column {column!r}; it has "
@@ -143,8 +145,10 @@ def measure(
         labels_from_truth: offer the labels of the truth file instead.
 
     Raises:
-        InputError: a true label is not among the labels offered.
+        InputError: the folder is missing, or a true label is not among the labels offered.
     """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; give the folder of the pictures")
     if labels_from_truth:
         labels = tuple(dict.fromkeys(row.label for row in truth.rows))
     offered = tuple(labels) if labels is not None else recognizer.labels(bank)

@@ -24,6 +24,9 @@ Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 #: A picture of more pixels than this is refused before it is decoded (64 megapixels).
 MAX_PIXELS = 64_000_000
 
+#: What is decoded. Pillow knows more formats, and hands one of them (EPS) to another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -68,7 +71,7 @@ def open_rgb(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); expected an encoded picture such as JPEG")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, name, max_pixels)
             return _upright_rgb(image, name)
     except ImageError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Iterable
 
 from wanwu.errors import LabelError
@@ -32,7 +34,8 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
         LabelError: the file is missing, not UTF-8, empty, or holds a line `check_labels` refuses.
     """
     text = read_utf8(path, "label file", LabelError)
-    lines = text.removesuffix("\n").split("\n")  # splitlines would also split at U+2028
+    # str.splitlines would also split at U+2028 and others.
+    lines = re.split("\r\n|\r|\n", re.sub("(\r\n|\r|\n)\\Z", "", text))
     if not any(line.strip() for line in lines):
         raise LabelError(f"{path} holds no label; write one label a line")
     return _checked((f"{path} line {n}", line) for n, line in enumerate(lines, start=1))
@@ -50,6 +53,11 @@ def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             raise LabelError(
                 f"{place} {_short(text)} holds bytes that are not UTF-8; "
                 "type it in a UTF-8 terminal, or use a UTF-8 file"
+            )
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise LabelError(
+                f"{place} {_short(text)} holds a control character, such as a tab or a line end; "
+                "give each label by itself"
             )
         if len(text) > MAX_LABEL_CHARS:
             raise LabelError(

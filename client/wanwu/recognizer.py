@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from wanwu.images import MAX_PIXELS, ImageSource, fit, open_rgb
 from wanwu.labels import check_labels
 from wanwu.rank import Floats, Prediction, scores, top
 from wanwu.settings import Settings
-from wanwu.tokens import load_tokenizer, token_ids
+from wanwu.tokens import doubts, load_tokenizer, token_ids
 from wanwu.transport import GrpcTransport, ModelMissingError, ShapeError, Transport
 
 T = TypeVar("T")
@@ -120,7 +121,8 @@ class Recognizer:
 
         Args:
             image: a path, encoded bytes, a PIL picture, or an array [H, W, 3] UINT8, RGB.
-            labels: the caller's own labels; without them a bank's are used.
+            labels: the caller's own labels; without them a bank's are used. A warning tells of
+                labels the model cannot read or cannot tell apart.
             bank: a served bank's name; by default the server's default bank.
             top_k: how many labels to give, at most all of them.
 
@@ -265,10 +267,14 @@ class Recognizer:
         if kept is not None:
             return kept
         tokenizer = self._tokenizer_of(contract, deadline)
+        for doubt in doubts(tokenizer, labels, contract.text):
+            warnings.warn(doubt, stacklevel=2)
         parts = []
         for first in range(0, len(labels), TEXT_BATCH):
             ids = token_ids(tokenizer, labels[first : first + TEXT_BATCH], contract.text)
+            deadline.restart()  # for each batch: a long list is encoded once and then kept
             parts.append(self._embed("text_encoder", {"INPUT_IDS": ids}, contract, deadline))
+        deadline.restart()
         embeddings = np.concatenate(parts)
         self._encoded[key] = embeddings
         while len(self._encoded) > KEPT_LISTS:
@@ -320,6 +326,10 @@ class _Deadline:
         self._ends = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._pause_s = SWAP_PAUSE_S[0]
+
+    def restart(self) -> None:
+        """Give the whole time again, after a step forward."""
+        self._ends = time.monotonic() + self._timeout_s
 
     def left_s(self) -> float:
         return max(0.001, self._ends - time.monotonic())

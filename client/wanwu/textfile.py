@@ -28,9 +28,10 @@ def read_utf8(path: str | os.PathLike[str], what: str, error_type: type[InputErr
         raise error_type(f"{path} is a folder; expected a {what}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
+        encoding = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "gb18030"
         raise error_type(
             f"the {what} {path} is not UTF-8: byte 0x{error.object[error.start]:02x} in line "
-            f"{line}; convert it, e.g. `iconv -f gb18030 -t utf-8 {path}`"
+            f"{line}; convert it, e.g. `iconv -f {encoding} -t utf-8 {path}`"
         ) from error
     except (OSError, ValueError) as error:
         raise error_type(f"the {what} {path} cannot be read: {error}") from error

@@ -36,8 +36,7 @@ def token_ids(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> npt.ND
     Raises:
         LabelError: a label has more tokens than the model reads, or none.
     """
-    texts = [label.lower() for label in labels] if text.lowercase else list(labels)
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    rows = _tokenize(tokenizer, labels, text)
     empty = len(tokenizer.encode("").ids)
     for label, row in zip(labels, rows, strict=True):
         if len(row) > text.max_length:
@@ -51,3 +50,43 @@ def token_ids(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> npt.ND
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
     return ids
+
+
+def doubts(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[str]:
+    """Tell which labels the model cannot read, or cannot tell apart: a sentence for each kind."""
+    rows = _tokenize(tokenizer, labels, text)
+    unknown = _ids_of_unknown(tokenizer)
+    unread = [label for label, row in zip(labels, rows, strict=True) if unknown.issuperset(row)]
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for label, row in zip(labels, rows, strict=True):
+        alike.setdefault(tuple(row), []).append(label)
+    sentences = []
+    if unread:
+        sentences.append(
+            f"the model knows no character of {_some(unread)}; "
+            "such a label's score means little: use another word for it"
+        )
+    sentences += [
+        f"the model reads {_some(group)} as one text and scores them alike; keep one of them"
+        for group in alike.values()
+        if len(group) > 1
+    ]
+    return sentences
+
+
+def _tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[list[int]]:
+    texts = [label.lower() for label in labels] if text.lowercase else list(labels)
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
+def _ids_of_unknown(tokenizer: Tokenizer) -> set[int]:
+    """Give the ids of a text of one unknown character; a tokenizer that falls back to bytes has
+    no unknown character, and gives none.
+    """
+    one, other = (tokenizer.encode(private).ids for private in ("\ue000", "\uf8ff"))
+    return set(one) if one == other else set()
+
+
+def _some(labels: Sequence[str]) -> str:
+    shown = "、".join(labels[:10])
+    return shown if len(labels) <= 10 else f"{shown} and {len(labels) - 10} more"

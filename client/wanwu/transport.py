@@ -18,6 +18,14 @@ from wanwu.errors import InputError, ModelError, ServerError
 Array = npt.NDArray[Any]
 DEFAULT_URL = "127.0.0.1:8001"
 
+#: tritonclient drops its own message sizes when it is given arguments, so they are given again.
+CHANNEL_ARGS = [
+    ("grpc.max_send_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+    # gRPC would send pictures through the proxy that http_proxy names, even for 127.0.0.1.
+    ("grpc.enable_http_proxy", 0),
+]
+
 
 class ShapeError(ModelError):
     """The server refused a tensor's shape: the contract in hand may be an older version's."""
@@ -50,7 +58,7 @@ class GrpcTransport:
 
     def __init__(self, url: str) -> None:
         self.url = check_url(url)
-        self._client = triton.InferenceServerClient(self.url)
+        self._client = triton.InferenceServerClient(self.url, channel_args=CHANNEL_ARGS)
 
     def infer(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float

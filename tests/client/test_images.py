@@ -449,3 +449,10 @@ def test_the_cat_is_fitted_as_pillow_does_it() -> None:
         )
         assert_alike(open_rgb(cat_photo()), geometry)
         assert to_pixels(cat_photo(), geometry).std() > 20
+
+
+def test_an_eps_file_is_not_handed_to_another_program(tmp_path: Path) -> None:
+    eps = tmp_path / "photo.jpg"
+    noise(10, 10).save(eps, format="EPS")
+    with pytest.raises(ImageError, match="not a picture that can be read"):
+        open_rgb(eps)

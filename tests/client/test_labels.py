@@ -129,3 +129,23 @@ def test_lines_are_counted_as_editors_count_them(label_file: Path) -> None:
     label_file.write_text("猫\u2028咪\n狗\n\n鸟\n", encoding="utf-8")
     with pytest.raises(LabelError, match="line 3 is blank"):
         read_labels(label_file)
+
+
+@pytest.mark.parametrize("character", ["\t", "\r", "\x00", "\x1b"])
+def test_a_control_character_inside_a_label_is_refused(character: str) -> None:
+    with pytest.raises(LabelError, match=r"label 2 .* holds a control character"):
+        check_labels(["猫", f"小{character}狗"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_line_end_divides_labels(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(f"猫{end}狗{end}".encode())
+    assert read_labels(path) == ("猫", "狗")
+
+
+def test_a_utf_16_file_is_told_how_to_convert(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes("猫\n狗\n".encode("utf-16"))
+    with pytest.raises(LabelError, match="iconv -f utf-16 -t utf-8"):
+        read_labels(path)

@@ -93,3 +93,12 @@ def test_doctor_tells_how_to_start_a_server_that_is_not_there() -> None:
     assert done.returncode == 1
     assert "FAIL server: no Triton answers" in done.stdout
     assert "wanwu serve" in done.stdout
+
+
+def test_no_proxy_of_the_environment_is_used(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    with Recognizer(server.url) as client:
+        assert client.recognize(cat_photo()).predictions

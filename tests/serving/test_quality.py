@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from wanwu import Recognizer
+from wanwu.embedded.server import EmbeddedServer
 from wanwu.evaluate import measure, read_truth
-from wanwu.samples import sample_photos
+from wanwu.samples import cat_photo, sample_photos
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,26 @@ def test_the_18_everyday_categories_fit_the_demo_photographs(recognizer: Recogni
     wanted = {chelsea: {"动物"}, coffee: {"饮料"}, motorcycle: {"交通工具", "车"}, china: {"建筑"}}
     for photo, labels in wanted.items():
         assert recognizer.recognize(photo, bank="seed18").top.label in labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["猫", "饕餮"], "knows no character of 饕餮"),
+        (["猫", "熊猫🐼", "熊猫🐻"], "reads 熊猫🐼、熊猫🐻 as one text"),
+    ],
+)
+def test_labels_the_model_cannot_read_or_tell_apart_are_told(
+    recognizer: Recognizer, labels: list[str], told: str
+) -> None:
+    with pytest.warns(UserWarning, match=told):
+        recognizer.recognize(cat_photo(), labels=labels)
+
+
+def test_ten_thousand_labels_are_encoded_within_a_deadline_for_each_batch(
+    server: EmbeddedServer,
+) -> None:
+    labels = [f"{word}{number}" for word in ("猫", "狗") for number in range(5000)]
+    with Recognizer(server.url, timeout_s=3) as client:
+        answer = client.recognize(cat_photo(), labels=["猫", *labels[1:5000], *labels[5001:]])
+    assert answer.top.label.startswith("猫")

@@ -6,7 +6,10 @@ Exit codes: 0 all went well; 1 some pictures or checks failed; 2 the input canno
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import warnings
 
 import typer
 
@@ -59,6 +62,12 @@ def exit_code(error: WanwuError) -> int:
 
 def main() -> None:
     """Run the command line, and turn errors into a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A GBK or ASCII terminal, or a file name that is not UTF-8, must not end the command.
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *args, **kwargs: f"wanwu: {message}\n"
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except WanwuError as error:
@@ -67,3 +76,8 @@ def main() -> None:
     except BrokenPipeError:  # `wanwu recognize … | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # such as a full disk under the output
+        typer.secho(f"wanwu: the output cannot be written: {error}", err=True, fg="red")
+        os._exit(5)  # Python would try to flush the rest once more, and fail with a traceback
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -25,7 +25,10 @@ ModelRepository = Annotated[
         help="The folder that `wanwu export` filled.",
     ),
 ]
-Labels = Annotated[str | None, typer.Option("--labels", help="Your own labels, with commas: 猫,狗")]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Your own labels: 猫,狗 (any of , ， 、 ; ； between them)"),
+]
 LabelsFile = Annotated[
     Path | None, typer.Option("--labels-file", help="Your own labels, UTF-8, one a line.")
 ]
@@ -41,6 +44,8 @@ def chosen_labels(
         InputError: more than one of the three was given.
         LabelError: the labels cannot be used.
     """
+    import re
+
     from wanwu.errors import InputError
     from wanwu.labels import check_labels, read_labels
 
@@ -55,5 +60,4 @@ def chosen_labels(
         return read_labels(labels_file)
     if labels is None:
         return None
-    # Chinese keyboards type the full-width comma.
-    return check_labels(labels.replace("，", ",").split(","))
+    return check_labels(re.split("[,，、;；]", labels))

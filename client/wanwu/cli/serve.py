@@ -39,7 +39,8 @@ def serve(
     """Serve an exported model with a real Triton on this machine, until Ctrl-C or SIGTERM.
 
     For a laptop, a test or a demonstration, on the CPU. A cluster runs Triton's own image over the
-    same model repository.
+    same model repository. Triton takes the admin key on its command line, where other users of the
+    machine can see it.
     """
     import time
 
@@ -48,6 +49,7 @@ def serve(
     from wanwu.embedded.server import EmbeddedServer, ServerOptions
 
     started = time.monotonic()
+    ready = False
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
         options = ServerOptions(
             model_repository=model_repository,
@@ -60,6 +62,7 @@ def serve(
         )
         typer.echo(f"wanwu: starting Triton over {model_repository} …")
         with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
+            ready = True
             seconds = time.monotonic() - started
             typer.echo(f"wanwu: ready in {seconds:.1f} s; gRPC at {server.url}")
             for model, versions in sorted(server.versions.items()):
@@ -72,4 +75,6 @@ def serve(
             code = server.wait()
             typer.secho(f"wanwu: Triton ended by itself with exit code {code}", err=True, fg="red")
             raise typer.Exit(5)
-    typer.echo("wanwu: ended")
+    typer.echo("wanwu: ended" if ready else "wanwu: ended before it was ready")
+    if not ready:
+        raise typer.Exit(1)

@@ -10,6 +10,7 @@ import ctypes
 import importlib.util
 import os
 import platform
+import re
 import secrets
 import signal
 import socket
@@ -103,11 +104,12 @@ class EmbeddedServer:
             if ports.count(port) > 1:
                 raise SetupError(f"port {port} was given twice; give each service one of its own")
             _check_port(self.options.host, port)
-        self._folder = tempfile.TemporaryDirectory(prefix="wanwu-triton-")
+        self._folder = tempfile.TemporaryDirectory(prefix="wanwu-triton-", dir=_plain_folder())
         try:
             folder = Path(self._folder.name)
             environment = _environment(_make_interpreter(folder))
-            self._start(triton, _link_backends(triton, folder), environment)
+            (folder / "models").symlink_to(self.options.model_repository.resolve())
+            self._start(triton, _link_backends(triton, folder), folder / "models", environment)
             self._wait_until_ready()
         except BaseException:
             self.stop()
@@ -152,9 +154,11 @@ class EmbeddedServer:
         ports = [self.options.grpc_port, self.options.http_port, self.options.metrics_port]
         return [port for port in ports if port is not None]
 
-    def _start(self, triton: Path, backends: Path, environment: dict[str, str]) -> None:
+    def _start(
+        self, triton: Path, backends: Path, models: Path, environment: dict[str, str]
+    ) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own binary and arguments
-            [str(triton / "bin" / "tritonserver"), *self._arguments(backends)],
+            [str(triton / "bin" / "tritonserver"), *self._arguments(backends, models)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -168,10 +172,10 @@ class EmbeddedServer:
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
         self._reader.start()
 
-    def _arguments(self, backends: Path) -> list[str]:
+    def _arguments(self, backends: Path, models: Path) -> list[str]:
         options = self.options
         arguments = [
-            f"--model-repository={options.model_repository.resolve()}",
+            f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             "--model-config-name=embedded",
@@ -310,7 +314,7 @@ def _check_port(host: str, port: int) -> None:
         except OSError as error:
             raise SetupError(
                 f"port {port} of {host} cannot be opened ({error.strerror}); end the program that "
-                "uses it, or choose another port by --grpc-port, --http-port or --metrics-port"
+                "uses it, or choose another --grpc-port, --http-port, --metrics-port or --host"
             ) from error
 
 
@@ -331,6 +335,15 @@ def _check_shared_python() -> None:
 def _stub(folder: Path) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return folder / "python_backend_stubs" / version / "triton_python_backend_stub"
+
+
+def _plain_folder() -> str | None:
+    """Give a folder for temporary files that Triton can bear, None for the usual one.
+
+    Triton passes its paths to its stubs through a shell, unquoted, and as ASCII.
+    """
+    usual = tempfile.gettempdir()
+    return None if re.fullmatch(r"[A-Za-z0-9/._-]+", usual) else "/tmp"  # noqa: S108
 
 
 def _link_backends(triton: Path, folder: Path) -> Path:
@@ -365,7 +378,9 @@ def _environment(interpreter: Path) -> dict[str, str]:
     environment = dict(os.environ)
     libraries = [str(sysconfig.get_config_var("LIBDIR")), environment.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-    environment["PATH"] = os.pathsep.join([str(interpreter), environment.get("PATH", os.defpath)])
+    environment["PATH"] = os.pathsep.join(
+        [str(interpreter), environment.get("PATH", ""), os.defpath]
+    )
     # The bound on onnxruntime's version keeps its telemetry out; this is for who overrides it.
     environment["ORT_DISABLE_TELEMETRY"] = "1"
     cores = len(os.sched_getaffinity(0))
