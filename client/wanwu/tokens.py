@@ -80,9 +80,7 @@ def _tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[l
 
 
 def _ids_of_unknown(tokenizer: Tokenizer) -> set[int]:
-    """Give the ids of a text of one unknown character; a tokenizer that falls back to bytes has
-    no unknown character, and gives none.
-    """
+    """Give the ids of a text of one unknown character; none where every byte is known."""
     one, other = (tokenizer.encode(private).ids for private in ("\ue000", "\uf8ff"))
     return set(one) if one == other else set()
 
