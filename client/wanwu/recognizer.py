@@ -26,7 +26,7 @@ from wanwu.images import MAX_PIXELS, ImageSource, fit, open_rgb
 from wanwu.labels import check_labels
 from wanwu.rank import Floats, Prediction, scores, top
 from wanwu.settings import Settings
-from wanwu.tokens import doubts, load_tokenizer, token_ids
+from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
 from wanwu.transport import GrpcTransport, ModelMissingError, ShapeError, Transport
 
 T = TypeVar("T")
@@ -267,11 +267,12 @@ class Recognizer:
         if kept is not None:
             return kept
         tokenizer = self._tokenizer_of(contract, deadline)
-        for doubt in doubts(tokenizer, labels, contract.text):
+        rows = tokenize(tokenizer, labels, contract.text)
+        for doubt in doubts(tokenizer, labels, rows):
             warnings.warn(doubt, stacklevel=2)
         parts = []
         for first in range(0, len(labels), TEXT_BATCH):
-            ids = token_ids(tokenizer, labels[first : first + TEXT_BATCH], contract.text)
+            ids = pad(rows[first : first + TEXT_BATCH], contract.text)
             deadline.restart()  # for each batch: a long list is encoded once and then kept
             parts.append(self._embed("text_encoder", {"INPUT_IDS": ids}, contract, deadline))
         deadline.restart()

@@ -28,15 +28,18 @@ def load_tokenizer(data: bytes) -> Tokenizer:
 
 
 def token_ids(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> npt.NDArray[np.int64]:
-    """Tokenize labels and pad them to the longest.
+    """Tokenize labels and pad them to the longest: `pad(tokenize(...))`."""
+    return pad(tokenize(tokenizer, labels, text), text)
 
-    Returns:
-        INT64 [N, L], padded with the contract's pad id; L is at most `text.max_length`.
+
+def tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[list[int]]:
+    """Give each label's token ids.
 
     Raises:
         LabelError: a label has more tokens than the model reads, or none.
     """
-    rows = _tokenize(tokenizer, labels, text)
+    texts = [label.lower() for label in labels] if text.lowercase else list(labels)
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     empty = len(tokenizer.encode("").ids)
     for label, row in zip(labels, rows, strict=True):
         if len(row) > text.max_length:
@@ -46,15 +49,23 @@ def token_ids(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> npt.ND
             )
         if len(row) <= empty:
             raise LabelError(f"label {label!r} has no character the model can read; change it")
+    return rows
+
+
+def pad(rows: Sequence[Sequence[int]], text: Text) -> npt.NDArray[np.int64]:
+    """Pad token ids to the longest row.
+
+    Returns:
+        INT64 [N, L], padded with the contract's pad id.
+    """
     ids = np.full((len(rows), max(map(len, rows))), text.pad_id, dtype=np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
     return ids
 
 
-def doubts(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[str]:
+def doubts(tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[int]]) -> list[str]:
     """Tell which labels the model cannot read, or cannot tell apart: a sentence for each kind."""
-    rows = _tokenize(tokenizer, labels, text)
     unknown = _ids_of_unknown(tokenizer)
     unread = [label for label, row in zip(labels, rows, strict=True) if unknown.issuperset(row)]
     alike: dict[tuple[int, ...], list[str]] = {}
@@ -72,11 +83,6 @@ def doubts(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[str]
         if len(group) > 1
     ]
     return sentences
-
-
-def _tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[list[int]]:
-    texts = [label.lower() for label in labels] if text.lowercase else list(labels)
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
 
 
 def _ids_of_unknown(tokenizer: Tokenizer) -> set[int]:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 import tritonclient.grpc as triton
 
 from wanwu import ModelError, Recognition, Recognizer
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.repository import Manifest, read_manifest, write_manifest
 from wanwu.samples import cat_photo, sample_photos
 from wanwu_export.dual_tower import BankSource, DualTower
 from wanwu_export.publish import publish
@@ -36,12 +38,9 @@ def permuted(tower: DualTower, banks: list[BankSource]) -> tuple[DualTower, list
     image = torch.nn.Sequential(tower.image[0], JoinedClassifier(joined.classifier, descriptions))
     default = banks[0]
     concepts = [default.concepts[int(place)] for place in torch.argsort(places)]
-    second = replace(tower, image=image.eval(), model=replace_revision(tower))
+    model = msgspec.structs.replace(tower.model, revision="2")
+    second = replace(tower, image=image.eval(), model=model)
     return second, [replace(default, concepts=concepts), *banks[1:]]
-
-
-def replace_revision(tower: DualTower):  # type: ignore[no-untyped-def]
-    return type(tower.model)(name=tower.model.name, revision="2", licence=tower.model.licence)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +62,8 @@ def first_version(two_versions: Path, tmp_path: Path) -> Iterator[tuple[Embedded
     """A server that knows version 1 only, and its repository."""
     folder = tmp_path / "model_repository"
     shutil.copytree(two_versions, folder, ignore=shutil.ignore_patterns("2", "manifest.json"))
-    manifest = (two_versions / "manifest.json").read_bytes()
-    from wanwu.repository import Manifest, read_manifest, write_manifest
-
     both = read_manifest(two_versions)
     assert both is not None
-    assert manifest
     write_manifest(folder, Manifest(exports={"1": both.exports["1"]}))
     options = ServerOptions(folder, grpc_port=free_port(), metrics_port=None)
     with EmbeddedServer(options) as server:
