@@ -14,7 +14,7 @@ from wanwu import Recognizer
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 
 if TYPE_CHECKING:
-    from wanwu_export.dual_tower import BankSource, DualTower
+    from wanwu_export.dual_tower import DualTower
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 
@@ -45,8 +45,8 @@ def need() -> Need:
 
 
 @pytest.fixture(scope="session")
-def starter(need: Need) -> tuple[DualTower, list[BankSource]]:
-    """The starter's towers and banks, as they are before conversion."""
+def starter(need: Need) -> DualTower:
+    """The starter's towers, as they are before conversion."""
     need(importlib.util.find_spec("torch") is not None, "torch: pip install 'wanwu[export]'")
     from wanwu_export.starter import build_starter
 
@@ -54,14 +54,13 @@ def starter(need: Need) -> tuple[DualTower, list[BankSource]]:
 
 
 @pytest.fixture(scope="session")
-def repository(
-    tmp_path_factory: pytest.TempPathFactory, starter: tuple[DualTower, list[BankSource]]
-) -> Path:
-    """A model repository with the starter, exported for this test run."""
+def repository(tmp_path_factory: pytest.TempPathFactory, starter: DualTower) -> Path:
+    """A model repository with the starter and its banks, exported for this test run."""
+    from wanwu_export.banks import built_in_plans
     from wanwu_export.publish import publish
 
     folder = tmp_path_factory.mktemp("exported") / "model_repository"
-    publish(*starter, folder, step=lambda text: None)
+    publish(starter, built_in_plans(), folder, step=lambda text: None)
     return folder
 
 

@@ -56,11 +56,17 @@ class Image(_Part, frozen=True):
 
 
 class Text(_Part, frozen=True):
-    """How the tokens of a label reach the text tower."""
+    """How the tokens of a label reach the text tower.
+
+    Rows are padded to the longest of a batch, or, for a tower that reads a fixed place, each to
+    `max_length`; at their right or left end.
+    """
 
     max_length: Positive
     pad_id: Annotated[int, msgspec.Meta(ge=0)]
     lowercase: bool
+    padding: Literal["longest", "max_length"] = "longest"
+    pad_side: Literal["right", "left"] = "right"
 
 
 class Score(_Part, frozen=True):

@@ -27,6 +27,39 @@ def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return _checked((f"label {n}", label) for n, label in enumerate(labels, start=1))
 
 
+def check_label(label: str, place: str) -> str:
+    """Strip and check one label, or another short text such as an alias.
+
+    Args:
+        label: the text.
+        place: where it stands, for messages: "label 3", or "pets.txt line 3".
+
+    Raises:
+        LabelError: it is no text, blank or too long, or holds what no label can.
+    """
+    if not isinstance(label, str):
+        raise LabelError(f"{place} is {type(label).__name__} {label!r}; expected a text")
+    text = label.strip()
+    if not text:
+        raise LabelError(f"{place} is blank; remove it or write a label there")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise LabelError(
+            f"{place} {_short(text)} holds bytes that are not UTF-8; "
+            "type it in a UTF-8 terminal, or use a UTF-8 file"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise LabelError(
+            f"{place} {_short(text)} holds a control character, such as a tab or a line end; "
+            "give each label by itself"
+        )
+    if len(text) > MAX_LABEL_CHARS:
+        raise LabelError(
+            f"{place} has {len(text):,} characters, {_short(text)}; "
+            f"the limit is {MAX_LABEL_CHARS}: shorten it"
+        )
+    return text
+
+
 def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read a UTF-8 text file of one label a line.
 
@@ -44,26 +77,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     for place, label in labels:
-        if not isinstance(label, str):
-            raise LabelError(f"{place} is {type(label).__name__} {label!r}; expected a text")
-        text = label.strip()
-        if not text:
-            raise LabelError(f"{place} is blank; remove it or write a label there")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise LabelError(
-                f"{place} {_short(text)} holds bytes that are not UTF-8; "
-                "type it in a UTF-8 terminal, or use a UTF-8 file"
-            )
-        if any(unicodedata.category(character) == "Cc" for character in text):
-            raise LabelError(
-                f"{place} {_short(text)} holds a control character, such as a tab or a line end; "
-                "give each label by itself"
-            )
-        if len(text) > MAX_LABEL_CHARS:
-            raise LabelError(
-                f"{place} has {len(text):,} characters, {_short(text)}; "
-                f"the limit is {MAX_LABEL_CHARS}: shorten it"
-            )
+        text = check_label(label, place)
         if text in seen:
             raise LabelError(f"{place} {_short(text)} repeats {seen[text]}; remove one of them")
         seen[text] = place

@@ -21,7 +21,7 @@ import PIL.Image
 
 from wanwu.bank import DEFAULT_BANK, Bank, fetch_bank, fetch_contract, fetch_tokenizer
 from wanwu.contract import Contract
-from wanwu.errors import InputError, ModelError
+from wanwu.errors import InputError, ModelError, ServerError
 from wanwu.images import MAX_PIXELS, ImageSource, fit, open_rgb
 from wanwu.labels import check_labels
 from wanwu.rank import Floats, Prediction, scores, top
@@ -219,13 +219,20 @@ class Recognizer:
     def _settle(self, attempt: Callable[[_Deadline], T]) -> T:
         """Try until every part of an answer comes from one version, within one deadline."""
         deadline = _Deadline(self.timeout_s)
+        disagreement = ""
         while True:
             try:
                 return attempt(deadline)
             except _Stale as stale:
+                disagreement = str(stale)
                 # Ask for every contract again; a bank whose contract is unchanged is kept.
                 self._banks = {key: (bank, -math.inf) for key, (bank, _) in self._banks.items()}
-                deadline.outdated(str(stale))
+                deadline.wait(disagreement)
+            except ServerError as error:
+                # The time ran out in the last attempt: the disagreement is why, not the server.
+                if disagreement and deadline.passed:
+                    raise deadline.disagreed(disagreement) from error
+                raise
 
     def _candidates(
         self, labels: tuple[str, ...] | None, bank: str | None, deadline: _Deadline
@@ -335,17 +342,24 @@ class _Deadline:
     def left_s(self) -> float:
         return max(0.001, self._ends - time.monotonic())
 
-    def outdated(self, what: str) -> None:
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self._ends
+
+    def disagreed(self, what: str) -> ModelError:
+        return ModelError(
+            f"the served models did not come to agree within {self._timeout_s:.1f} s: {what}. "
+            "They come from different exports; publish the towers and every bank together"
+        )
+
+    def wait(self, what: str) -> None:
         """Wait a little for a version swap to end, or give up.
 
         Raises:
             ModelError: the deadline has passed.
         """
         if time.monotonic() + self._pause_s >= self._ends:
-            raise ModelError(
-                f"the served models did not come to agree within {self._timeout_s:.1f} s: {what}. "
-                "They come from different exports; publish the towers and every bank together"
-            )
+            raise self.disagreed(what)
         time.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, SWAP_PAUSE_S[1])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ VersionNumber = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]*$")]
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
+_VERSION = re.compile("[1-9][0-9]*")
+
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the manifest's parts."""
@@ -32,35 +35,88 @@ class File(_Part, frozen=True):
     bytes: int
 
 
-class Parity(_Part, frozen=True):
-    """How far a tower's ONNX file is from its PyTorch original, over every batch size tried."""
+class TowerParity(_Part, frozen=True):
+    """How far a tower's ONNX file is from its original: the least cosine of each kind of input."""
 
+    precision: str
+    required_cosine: float
     batches: tuple[int, ...]
-    least_cosine: float
+    cosines: dict[str, float]
+
+    @property
+    def least_cosine(self) -> float:
+        """The least cosine of any kind of input, at any batch size."""
+        return min(self.cosines.values())
 
 
-class Export(_Part, frozen=True):
-    """One published version: every file of it, and where it came from."""
+class Answers(_Part, frozen=True):
+    """How the answers compare: every picture has the original's best label, or a tie with it."""
 
+    pictures: int
+    ties: int
+    largest_difference: float
+
+
+class Parity(_Part, frozen=True):
+    """The parity gate's report. `towers` holds a check for FP32, and one for a lower precision."""
+
+    pixel_levels: float
+    towers: dict[str, tuple[TowerParity, ...]]
+    answers: Answers
+
+
+class BankRelease(_Part, frozen=True):
+    """One bank of a release. `templates` is what was asked for, None for the model's own choice."""
+
+    count: int
+    digest: str
+    templates: str | None = None
+
+
+class Describe(_Part, frozen=True):
+    """How a model's banks are described: its templates, and the weights beside a label's 1."""
+
+    templates: str
+    alias: float
+    description: float
+    broader: float
+
+
+class Release(_Part, frozen=True):
+    """What is served as of one version: the models, their files, and where they came from.
+
+    `files` lists every file that is served, also those an earlier version brought: a new bank
+    leaves the towers where they are.
+    """
+
+    what: str
+    published: str
     fingerprint: Fingerprint
     model: Model
     precision: Precision
     sources: dict[str, str]
     tools: dict[str, str]
-    parity: dict[str, Parity]
+    parity: Parity
+    describe: Describe
+    banks: dict[str, BankRelease]
     files: dict[str, File]
+
+    @property
+    def served(self) -> dict[str, int]:
+        """The version that each Triton model is served at."""
+        return {model: int(version) for model, version, _ in map(_split, self.files)}
 
 
 class Manifest(_Part, frozen=True):
-    """Every published version of a model repository, by version number."""
+    """Every kept release of a model repository, by version number."""
 
     schema_version: int = SCHEMA_VERSION
-    exports: dict[VersionNumber, Export] = {}
+    releases: dict[VersionNumber, Release] = {}
 
     @property
     def newest(self) -> int:
         """The newest version's number, 0 when nothing is published."""
-        return max(map(int, self.exports), default=0)
+        return max(map(int, self.releases), default=0)
 
 
 def read_manifest(repository: Path) -> Manifest | None:
@@ -92,11 +148,11 @@ def write_manifest(repository: Path, manifest: Manifest) -> None:
     staged.replace(repository / MANIFEST)
 
 
-def check_repository(repository: Path) -> Export:
-    """Check that the newest version is whole: every file there, of the size and hash published.
+def newest_release(repository: Path) -> Release:
+    """Give what a repository serves.
 
     Raises:
-        SetupError: the folder or the manifest is missing, or a file is missing or differs.
+        SetupError: the folder or the manifest is missing, or the manifest cannot be read.
     """
     if not repository.is_dir():
         raise SetupError(
@@ -104,15 +160,45 @@ def check_repository(repository: Path) -> Export:
             f"`wanwu export starter --output {repository}`, or name another by --model-repository"
         )
     manifest = read_manifest(repository)
-    if manifest is None or not manifest.exports:
+    if manifest is None or not manifest.releases:
         raise SetupError(
             f"{repository} holds no exported model (no {MANIFEST}); "
             f"run `wanwu export starter --output {repository}`"
         )
-    newest = manifest.exports[str(manifest.newest)]
+    return manifest.releases[str(manifest.newest)]
+
+
+def check_repository(repository: Path) -> Release:
+    """Check that the newest release is whole, and that Triton would serve it and nothing newer.
+
+    Raises:
+        SetupError: the folder or the manifest is missing, a file is missing or differs, or an
+            interrupted command left a version behind that no manifest lists.
+    """
+    newest = newest_release(repository)
     for name, published in newest.files.items():
-        _check_file(repository / name, published)
+        check_file(repository / name, published)
+    for model, version in newest.served.items():
+        stray = max(version_folders(repository / model), default=0)
+        if stray > version:
+            raise SetupError(
+                f"{repository / model / str(stray)} was left by an interrupted command and Triton "
+                f"would serve it in place of version {version}; run `wanwu repository prune`, "
+                "or repeat that command"
+            )
+    for folder in sorted(repository.glob("label_bank*")):
+        if folder.is_dir() and folder.name not in newest.served:
+            raise SetupError(
+                f"{folder} is of no bank that is published and Triton would load it; "
+                "run `wanwu repository prune`"
+            )
     return newest
+
+
+def version_folders(model: Path) -> list[int]:
+    """Give the version numbers that lie in a model's folder, in order."""
+    found = model.iterdir() if model.is_dir() else ()
+    return sorted(int(path.name) for path in found if _VERSION.fullmatch(path.name))
 
 
 def describe_file(path: Path) -> File:
@@ -126,7 +212,12 @@ def describe_file(path: Path) -> File:
     return File(sha256=digest.hexdigest(), bytes=size)
 
 
-def _check_file(path: Path, published: File) -> None:
+def check_file(path: Path, published: File) -> None:
+    """Check one file's size and SHA-256.
+
+    Raises:
+        SetupError: it is missing, or is not what was published.
+    """
     again = "the export was cut short or the file changed; export again"
     try:
         found = describe_file(path)
@@ -143,3 +234,9 @@ def _check_file(path: Path, published: File) -> None:
             f"{path} has SHA-256 {found.sha256[:12]}… and {MANIFEST} says "
             f"{published.sha256[:12]}…; {again}"
         )
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Split a published file's name into model, version and file."""
+    model, version, file = name.split("/", 2)
+    return model, version, file

@@ -28,7 +28,7 @@ def load_tokenizer(data: bytes) -> Tokenizer:
 
 
 def token_ids(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> npt.NDArray[np.int64]:
-    """Tokenize labels and pad them to the longest: `pad(tokenize(...))`."""
+    """Tokenize labels and pad them: `pad(tokenize(...))`."""
     return pad(tokenize(tokenizer, labels, text), text)
 
 
@@ -53,14 +53,16 @@ def tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[li
 
 
 def pad(rows: Sequence[Sequence[int]], text: Text) -> npt.NDArray[np.int64]:
-    """Pad token ids to the longest row.
+    """Pad token ids to the longest row, or to the maximum, as the contract says.
 
     Returns:
         INT64 [N, L], padded with the contract's pad id.
     """
-    ids = np.full((len(rows), max(map(len, rows))), text.pad_id, dtype=np.int64)
+    length = text.max_length if text.padding == "max_length" else max(map(len, rows))
+    ids = np.full((len(rows), length), text.pad_id, dtype=np.int64)
     for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
+        first = length - len(row) if text.pad_side == "left" else 0
+        ids[index, first : first + len(row)] = row
     return ids
 
 

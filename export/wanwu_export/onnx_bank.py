@@ -3,53 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
-from wanwu.bank import bank_digest
-from wanwu.contract import SCHEMA_VERSION as CONTRACT_VERSION
-from wanwu.contract import Bank, Calibration, Contract
-from wanwu_export.dual_tower import BankSource, DualTower
-from wanwu_export.onnx_towers import OPSET
+from wanwu.contract import Contract
+from wanwu.errors import SetupError
 
+#: The newest operator set that Triton's onnxruntime backend reads since 23.10.
+OPSET = 18
 IR_VERSION = 8
 
 
-def write_bank(tower: DualTower, source: BankSource, path: Path) -> Contract:
-    """Write a bank's ONNX file and give the contract it carries.
+@dataclass(frozen=True)
+class StoredBank:
+    """What a bank's ONNX file holds. `embeddings` is FP16 [n, D], unit length."""
+
+    contract: Contract
+    tokenizer: bytes
+    labels: Sequence[str]
+    categories: Sequence[str]
+    embeddings: npt.NDArray[np.float16]
+
+
+def write_bank(bank: StoredBank, path: Path) -> None:
+    """Write a bank's ONNX file.
 
     The graph answers ROWS INT64 [2] (first, last+1) with that range of LABELS, CATEGORIES and
     EMBEDDINGS, and with the whole CONTRACT and TOKENIZER whatever the range.
     """
-    labels = [concept.label for concept in source.concepts]
-    categories = [concept.category for concept in source.concepts]
-    embeddings = source.embeddings.numpy().astype(np.float16)
-    contract = _contract(tower, source, bank_digest(labels, categories, embeddings))
-    model = _graph(labels, categories, embeddings, contract.to_json(), tower.tokenizer)
+    model = _graph(
+        bank.labels, bank.categories, bank.embeddings, bank.contract.to_json(), bank.tokenizer
+    )
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return contract
 
 
-def _contract(tower: DualTower, source: BankSource, digest: str) -> Contract:
-    return Contract(
-        schema_version=CONTRACT_VERSION,
-        fingerprint=tower.fingerprint(),
-        embedding_dim=tower.embedding_dim,
-        model=tower.model,
-        image=tower.image_geometry,
-        text=tower.text_spec,
-        score=tower.score,
-        calibration=Calibration(),
-        bank=Bank(
-            name=source.name, count=len(source.concepts), created=source.created, digest=digest
-        ),
-        precision=tower.precision,
-    )
+def read_bank(path: Path) -> StoredBank:
+    """Read a bank's ONNX file back.
+
+    Raises:
+        SetupError: the file is no bank.
+    """
+    try:
+        constants = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+        return StoredBank(
+            Contract.from_json(constants["contract"].string_data[0]),
+            bytes(constants["tokenizer"].string_data[0]),
+            [label.decode() for label in constants["labels"].string_data],
+            [category.decode() for category in constants["categories"].string_data],
+            numpy_helper.to_array(constants["embeddings"]),
+        )
+    except (OSError, KeyError, IndexError, DecodeError) as error:
+        raise SetupError(
+            f"{path} is no label bank ({type(error).__name__}: {error}); export the model again"
+        ) from error
 
 
 def _graph(

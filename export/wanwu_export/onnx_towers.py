@@ -7,53 +7,41 @@ import warnings
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
 from wanwu_export.dual_tower import DualTower, ImageEncoder, TextEncoder
+from wanwu_export.onnx_bank import OPSET
 
-#: The newest operator set that Triton's onnxruntime backend reads since 23.10.
-OPSET = 18
-#: Largest batch the parity check tries: `max_batch_size` of every config.
-MAX_BATCH = 64
+#: A protobuf ends at 2 GiB, and is held twice in memory while it is written. From this many bytes
+#: on, weights go into a file beside it, which onnxruntime maps into memory instead of copying.
+EXTERNAL_FROM = 1 << 28
+EXTERNAL_SUFFIX = ".data"
 
 
-def image_example(tower: DualTower, batch: int) -> Tensor:
-    """Give a batch of pictures of noise: UINT8 [batch, H, W, 3]."""
+def write_image_encoder(tower: DualTower, path: Path) -> None:
+    """Write the image tower's ONNX file."""
     geometry = tower.image_geometry
-    generator = torch.Generator().manual_seed(batch)
-    shape = (batch, geometry.height, geometry.width, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
+    _write(ImageEncoder(tower).eval(), example, "PIXELS", {0: "batch"}, path)
 
 
-def text_example(tower: DualTower, batch: int) -> Tensor:
-    """Give a batch of token rows of several lengths: INT64 [batch, L], padded."""
-    generator = torch.Generator().manual_seed(batch)
-    length = min(12, tower.text_spec.max_length)
-    ids = torch.randint(1, 1000, (batch, length), dtype=torch.int64, generator=generator)
-    for row in range(batch):
-        ids[row, length - row % (length - 1) :] = tower.text_spec.pad_id
-    return ids
-
-
-def write_image_encoder(tower: DualTower, path: Path) -> nn.Module:
-    """Write the image tower's ONNX file and give the PyTorch module it was made from."""
-    module = ImageEncoder(tower.image, tower.fingerprint()).eval()
-    _write(module, image_example(tower, 2), "PIXELS", {0: "batch"}, path)
-    return module
-
-
-def write_text_encoder(tower: DualTower, path: Path) -> nn.Module:
-    """Write the text tower's ONNX file and give the PyTorch module it was made from."""
-    module = TextEncoder(tower.text, tower.fingerprint()).eval()
-    _write(module, text_example(tower, 2), "INPUT_IDS", {0: "batch", 1: "length"}, path)
-    return module
+def write_text_encoder(tower: DualTower, path: Path) -> None:
+    """Write the text tower's ONNX file; its length is fixed where the model's is."""
+    spec = tower.text_spec
+    fixed = spec.padding == "max_length"
+    length = spec.max_length if fixed else min(12, spec.max_length)
+    example = torch.full((2, length), spec.pad_id, dtype=torch.int64)
+    example[:, 0] = 1
+    axes = {0: "batch"} if fixed else {0: "batch", 1: "length"}
+    _write(TextEncoder(tower).eval(), example, "INPUT_IDS", axes, path)
 
 
 def _write(module: nn.Module, example: Tensor, name: str, axes: dict[int, str], path: Path) -> None:
     shapes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     with warnings.catch_warnings(), torch.no_grad():
-        # The exporter warns of its own internals; the parity check judges the result.
+        # The exporter warns of its own internals; the parity gate judges the result.
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
@@ -67,24 +55,41 @@ def _write(module: nn.Module, example: Tensor, name: str, axes: dict[int, str], 
             verbose=False,
         )
     assert program is not None  # noqa: S101 - dynamo=True always gives a program
-    model = program.model_proto
+    model = program.model
     _drop_traces(model)
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    save(model, path)
+    onnx.checker.check_model(path, full_check=True)
 
 
-def _drop_traces(model: onnx.ModelProto) -> None:
+def save(model: onnx_ir.Model, path: Path) -> None:
+    """Write an ONNX model; weights past a protobuf's limit go into a file beside it."""
+    weights = [value.const_value for value in model.graph.initializers.values()]
+    size = sum(int(weight.nbytes) for weight in weights if weight is not None)
+    if size >= EXTERNAL_FROM:
+        onnx_ir.save(model, path, external_data=path.name + EXTERNAL_SUFFIX)
+    else:
+        onnx_ir.save(model, path)
+
+
+def _drop_traces(model: onnx_ir.Model) -> None:
     """Drop what the exporter notes of the machine: stack traces, paths, intermediate shapes."""
-    del model.graph.value_info[:]
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
-    for tensor in model.graph.initializer:
-        del tensor.metadata_props[:]
-        tensor.doc_string = ""
-    for function in model.functions:
-        del function.metadata_props[:]
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    kept = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for value in model.graph.inputs:
+        value.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+        value.shape, value.type = None, None
+        if value.const_value is not None:
+            value.const_value.metadata_props.clear()
+            value.const_value.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if id(value) not in kept:
+                value.shape, value.type = None, None
+    for function in model.functions.values():
+        function.metadata_props.clear()

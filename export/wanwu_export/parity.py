@@ -1,47 +1,273 @@
-"""The parity gate: an ONNX tower must answer as its PyTorch original, or nothing is published."""
+"""The parity gate: an export must answer as its original, or nothing is published.
+
+It compares the whole path. The original opens a picture, prepares it with the checkpoint's own
+processor and runs in PyTorch; ours goes through the client's code and the ONNX files. Both see
+pictures and texts of every kind in `parity_inputs`, in batches of 1, 3 and the largest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
-from torch import Tensor, nn
 
+from wanwu.contract import Calibration
 from wanwu.errors import ModelError
-from wanwu.repository import Parity
+from wanwu.images import to_pixels
+from wanwu.rank import Floats, scores
+from wanwu.repository import Answers, Parity, TowerParity
+from wanwu.tokens import pad
+from wanwu_export.dual_tower import DualTower, Original, Outputs
+from wanwu_export.parity_inputs import TEXTS, open_as_script, parity_pictures
+from wanwu_export.precision import write_rounded
+from wanwu_export.tower_path import TowerPath, tokenize_cut
 
-#: An fp32 tower further from PyTorch than this was converted wrongly.
-LEAST_COSINE = {"image": 0.99999, "text": 0.9999}
+#: Largest batch tried: `max_batch_size` of every config.
+MAX_BATCH = 64
+#: A tower further from its original than this is refused.
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.999}
+#: An embedding's length is 1 but for rounding; a longer one would raise every cosine.
+LENGTH_ERROR = 1e-3
+#: fp16 is rounded as on a GPU up to this batch; each row is rounded by itself, and the rounded
+#: graph, which nothing may optimise, needs several times the memory.
+ROUNDED_BATCH = 16
+#: Pixels may differ by rounding: two levels of 255. Another resample filter differs by dozens.
+MOST_LEVELS = 2.0
+#: A label that leads by less than this cosine (0.1 in logits at CLIP's scale of 100) is a tie.
+TIE_COSINE = 1e-3
+#: Two FP32 towers give the same probabilities but for rounding.
+MOST_PROBABILITY = 1e-3
 
 
-@torch.no_grad()
-def check_parity(
-    side: str, original: nn.Module, path: Path, example: Callable[[int], Tensor], max_batch: int
-) -> Parity:
-    """Compare a tower's ONNX file with its PyTorch module at batch 1, 3 and the largest.
+class Gate:
+    """Compares the parts of one export with its original, step by step.
 
     Raises:
-        ModelError: a cosine is too low, or a fingerprint differs.
+        ModelError: by every method, when the export does not answer as its original.
     """
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    batches = (1, 3, max_batch)
-    least = 1.0
-    for batch in batches:
-        inputs = example(batch)
-        expected, fingerprint = original(inputs)
-        embedding, found = session.run(None, {name: inputs.numpy()})
-        if not (torch.from_numpy(found) == fingerprint).all():
-            raise ModelError(f"{path} answers fingerprint {found[0]}, expected {fingerprint[0]}")
-        cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(embedding), expected)
-        # Not min(): it would drop a NaN, and with it a tower that answers NaN.
-        least = float(np.minimum(least, cosines.min()))
-    if not least >= LEAST_COSINE[side]:
-        raise ModelError(
-            f"the {side} tower's ONNX file is too far from PyTorch: least cosine {least:.6f}, "
-            f"expected {LEAST_COSINE[side]}; nothing was published"
+
+    def __init__(self, tower: DualTower, *, max_batch: int = MAX_BATCH) -> None:
+        self._tower = tower
+        self._batches = (1, 3, max_batch)
+        self._original: Original = tower.original or TowerPath(tower)
+        encoded = parity_pictures()
+        self._pictures = list(encoded)
+        self._theirs = [open_as_script(data) for data in encoded.values()]
+        self._pixels = np.stack(
+            [to_pixels(data, tower.image_geometry) for data in encoded.values()]
         )
-    return Parity(batches=batches, least_cosine=round(least, 7))
+        self._kinds = list(TEXTS)
+        self._rows = tokenize_cut(tower, list(TEXTS.values()))
+        self._expected: Outputs | None = None
+        self._found: dict[str, Floats] = {}
+
+    def check_preparation(self) -> float:
+        """Compare what the towers are given: pixels after scaling, and token ids.
+
+        Returns:
+            The largest difference of a pixel, in levels of 255.
+        """
+        images = torch.from_numpy(self._pixels).permute(0, 3, 1, 2).to(torch.float32)
+        level = self._tower.scale(torch.ones(1, 3, 1, 1)) - self._tower.scale(
+            torch.zeros(1, 3, 1, 1)
+        )
+        most = 0.0
+        for name, picture, ours in zip(
+            self._pictures, self._theirs, self._tower.scale(images), strict=True
+        ):
+            theirs = self._original.pixel_values(picture)
+            if theirs.shape != ours.shape:
+                raise _refusal(
+                    f"picture '{name}' reaches the tower as {list(ours.shape)} and the "
+                    f"checkpoint's own processor makes {list(theirs.shape)}"
+                )
+            levels = float(((theirs - ours).abs() / level).max())
+            most = float(np.maximum(most, levels))
+            if not levels <= MOST_LEVELS:
+                raise _refusal(
+                    f"picture '{name}' is prepared {levels:.1f} of 255 levels away from the "
+                    f"checkpoint's own processor (at most {MOST_LEVELS:.0f}): its size, resample "
+                    "filter, mean or std is read wrongly"
+                )
+        for kind, ours_ids, their_ids in zip(
+            self._kinds, self._rows, self._original.token_ids(list(TEXTS.values())), strict=True
+        ):
+            if list(their_ids) != list(ours_ids):
+                raise _refusal(
+                    f"text '{kind}' becomes tokens {list(ours_ids)[:8]} and the checkpoint's own "
+                    f"tokenizer gives {list(their_ids)[:8]}"
+                )
+        return round(most, 3)
+
+    def check_image(self, path: Path, precision: str) -> TowerParity:
+        """Compare an image tower's ONNX file with the original."""
+        places = self._places(len(self._pictures), self._batches)
+        inputs = [self._pixels[place] for place in places]
+        return self._check("image", path, precision, inputs, places, self._pictures)
+
+    def check_text(self, path: Path, precision: str) -> TowerParity:
+        """Compare a text tower's ONNX file with the original."""
+        # Alone too, so that a text is compared at its own length as well as padded.
+        places = [np.array([place]) for place in range(len(self._rows))]
+        places += self._places(len(self._rows), self._batches[1:])
+        spec = self._tower.text_spec
+        inputs = [pad([self._rows[row] for row in place], spec) for place in places]
+        return self._check("text", path, precision, inputs, places, self._kinds)
+
+    def check_answers(self) -> Answers:
+        """Compare the best label and the probabilities, from what the last checked files gave."""
+        tower, expected = self._tower, self._run_original()
+        cosines = self._found["image"] @ self._found["text"].T
+        theirs = (expected.image @ expected.text.T).numpy()
+        best, their_best = cosines.argmax(1), expected.logits.numpy().argmax(1)
+        rows = np.arange(len(best))
+        lead = theirs[rows, their_best] - theirs[rows, best]
+        ties = int(((best != their_best) & (lead <= TIE_COSINE)).sum())
+        wrong = [self._pictures[row] for row in rows if lead[row] > TIE_COSINE]
+        if wrong:
+            raise _refusal(
+                f"another label than the original's comes first for {len(wrong)} of {len(rows)} "
+                f"pictures ({', '.join(wrong)})"
+            )
+        difference = self._probabilities_apart(cosines)
+        exact = (tower.precision.image, tower.precision.text) == ("fp32", "fp32")
+        # A lower precision moves probabilities; the original's own cosines show the scale alone.
+        apart = difference if exact else self._probabilities_apart(theirs)
+        if not apart <= MOST_PROBABILITY:
+            raise _refusal(
+                f"probabilities differ by {apart:.4f} (at most {MOST_PROBABILITY}): the logit "
+                "scale or bias is read wrongly"
+            )
+        return Answers(pictures=len(rows), ties=ties, largest_difference=round(difference, 6))
+
+    def _probabilities_apart(self, cosines: Floats) -> float:
+        """Give how far the probabilities of cosines are from the original's."""
+        score, logits = self._tower.score, self._run_original().logits.double()
+        theirs = logits.softmax(-1) if score.kind == "softmax" else logits.sigmoid()
+        return float(np.abs(scores(cosines, score, Calibration()) - theirs.numpy()).max())
+
+    def _places(self, kinds: int, batches: Sequence[int]) -> list[npt.NDArray[np.intp]]:
+        """Give which kinds each batch holds: all of them once, and in turn up to each size."""
+        return [np.arange(kinds), *(np.arange(batch) % kinds for batch in batches)]
+
+    def _run_original(self) -> Outputs:
+        if self._expected is None:
+            self._expected = self._original.run(self._theirs, list(TEXTS.values()))
+        return self._expected
+
+    def _check(
+        self,
+        side: str,
+        path: Path,
+        precision: str,
+        inputs: Sequence[npt.NDArray[Any]],
+        places: Sequence[npt.NDArray[np.intp]],
+        names: Sequence[str],
+    ) -> TowerParity:
+        expected: Floats = getattr(self._run_original(), side).numpy()
+        least = np.ones(len(names))
+        found = np.empty_like(expected)
+        for place, embeddings, fingerprints in _run_all(path, precision, inputs, places):
+            if (fingerprints != self._tower.fingerprint).any():
+                raise ModelError(
+                    f"{path} answers fingerprint {fingerprints[0]}, "
+                    f"expected {self._tower.fingerprint}"
+                )
+            if embeddings.shape[1:] != expected.shape[1:]:
+                raise _refusal(
+                    f"the {side} tower gives {embeddings.shape[1]} numbers and the original "
+                    f"{expected.shape[1]}"
+                )
+            lengths = np.linalg.norm(embeddings, axis=1)
+            if (np.abs(lengths - 1) > LENGTH_ERROR).any():
+                raise _refusal(
+                    f"the {side} tower in {precision} gives embeddings of length "
+                    f"{lengths.min():.4f} to {lengths.max():.4f}, and they must have length 1"
+                )
+            # Not min(): it would drop a NaN, and with it a tower that answers NaN.
+            np.minimum.at(least, place, (embeddings * expected[place]).sum(1))
+            if len(place) == len(names):
+                found[place] = embeddings
+        self._found[side] = found
+        required = LEAST_COSINE[precision]
+        if not least.min() >= required:
+            worst = names[int(np.argmin(np.nan_to_num(least, nan=-1.0)))]
+            raise _refusal(
+                f"the {side} tower in {precision} is too far from the original: least cosine "
+                f"{least.min():.6f} (at least {required}), worst on '{worst}'"
+            )
+        return TowerParity(
+            precision=precision,
+            required_cosine=required,
+            batches=self._batches,
+            cosines={
+                kind: round(float(value), 7) for kind, value in zip(names, least, strict=True)
+            },
+        )
+
+
+def _run_all(
+    path: Path,
+    precision: str,
+    inputs: Sequence[npt.NDArray[Any]],
+    places: Sequence[npt.NDArray[np.intp]],
+) -> Iterator[tuple[npt.NDArray[np.intp], Floats, npt.NDArray[np.int64]]]:
+    """Run a tower on every batch, small ones first, with one session in memory at a time."""
+
+    def is_rounded(index: int) -> bool:
+        return precision == "fp16" and len(places[index]) <= ROUNDED_BATCH
+
+    order = sorted(range(len(places)), key=lambda index: len(places[index]))
+    for rounded, group in itertools.groupby(order, key=is_rounded):
+        session = _session(path, rounded)
+        name = session.get_inputs()[0].name
+        for index in group:
+            embeddings, fingerprints = session.run(None, {name: inputs[index]})
+            yield places[index], embeddings, fingerprints
+        del session
+
+
+def _session(path: Path, rounded: bool) -> onnxruntime.InferenceSession:
+    """Load an ONNX file; `rounded` as a GPU would round an fp16 one."""
+    options = onnxruntime.SessionOptions()
+    # An arena would keep the largest batch's memory until the export ends.
+    options.enable_cpu_mem_arena = False
+    providers = ["CPUExecutionProvider"]
+    if not rounded:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    copy = path.with_name("rounded.onnx")
+    write_rounded(path, copy)
+    try:
+        return onnxruntime.InferenceSession(copy, options, providers=providers)
+    finally:
+        copy.unlink()
+
+
+def report(parity: Parity) -> list[tuple[str, str]]:
+    """Give a parity report as rows of a table: what was compared, and the figure."""
+    rows = [("pixels, at most", f"{parity.pixel_levels:.2f} of 255 levels apart")]
+    for side, checks in parity.towers.items():
+        for check in checks:
+            kind = min(check.cosines, key=lambda name: check.cosines[name])
+            rows.append(
+                (
+                    f"{side} tower, {check.precision}",
+                    f"cosine at least {check.least_cosine:.6f} ('{kind}')",
+                )
+            )
+    answers = parity.answers
+    tied = f", {answers.ties} of them ties" if answers.ties else ""
+    rows.append(("best label", f"the same for {answers.pictures} pictures{tied}"))
+    rows.append(("probabilities", f"at most {answers.largest_difference:.6f} apart"))
+    return rows
+
+
+def _refusal(why: str) -> ModelError:
+    return ModelError(f"{why}; nothing was published")

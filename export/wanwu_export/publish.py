@@ -1,210 +1,152 @@
-"""Publish an export as the next version of a model repository: whole, or not at all.
-
-Files are made in a staging folder beside their final place, moved by renaming, and the manifest
-is written last. A version the manifest does not list was never published.
-"""
+"""Export a model: convert its towers, compare them with the original, build its banks, publish."""
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from wanwu.bank import bank_model
-from wanwu.errors import SetupError
-from wanwu.repository import (
-    Export,
-    Manifest,
-    Parity,
-    check_repository,
-    describe_file,
-    read_manifest,
-    write_manifest,
-)
-from wanwu_export.dual_tower import BankSource, DualTower
-from wanwu_export.onnx_bank import write_bank
-from wanwu_export.onnx_towers import (
-    MAX_BATCH,
-    image_example,
-    text_example,
-    write_image_encoder,
-    write_text_encoder,
-)
-from wanwu_export.parity import check_parity
+from wanwu.contract import SCHEMA_VERSION as CONTRACT_VERSION
+from wanwu.contract import Bank, Calibration, Contract
+from wanwu.repository import Describe, Parity, Release, TowerParity
+from wanwu_export.banks import BankBuilder, BankPlan, Progress, published_plan
+from wanwu_export.dual_tower import DualTower
+from wanwu_export.memory import give_back
+from wanwu_export.onnx_towers import write_image_encoder, write_text_encoder
+from wanwu_export.parity import MAX_BATCH, Gate
+from wanwu_export.precision import convert
+from wanwu_export.store import KEEP, MODEL_FILE, Published, Step, Workshop, writing
+from wanwu_export.text_tower import TextTower
 
-TOOLS = ("wanwu", "torch", "onnx", "onnxruntime", "onnxscript", "tokenizers")
-
-Step = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Published:
-    """What an export did: the version it is served as, and whether it was there already."""
-
-    version: int
-    export: Export
-    unchanged: bool
+TOOLS = ("wanwu", "torch", "transformers", "onnx", "onnxruntime", "onnxscript", "tokenizers")
 
 
 def publish(
-    tower: DualTower, banks: Sequence[BankSource], repository: Path, *, step: Step
+    tower: DualTower,
+    banks: Sequence[BankPlan],
+    repository: Path,
+    *,
+    step: Step,
+    progress: Progress = lambda bank, done, total: None,
+    keep: int = KEEP,
 ) -> Published:
     """Convert a model, check it, and publish it as the next version.
 
-    An export of the same bytes as the newest version is not published again.
+    Banks that the repository has and `banks` does not name are built anew for this model, so that
+    none is left behind. An export of the same bytes as the newest version is not published again.
 
     Args:
         tower: the model.
-        banks: its label banks; one is called `default`.
+        banks: its label banks; without one called `default` the repository's is kept.
         repository: the model repository, made where there is none.
         step: told what is being done, for a progress display.
+        progress: told of each bank how many labels are embedded, of how many.
+        keep: how many releases to keep.
 
     Raises:
         SetupError: the repository cannot be written.
-        ModelError: the ONNX files do not answer as the PyTorch towers do.
+        ModelError: the ONNX files do not answer as the original does.
+        LabelError: a label is too long for the model.
     """
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-        with _staging(repository) as staged:
-            manifest = read_manifest(repository) or Manifest()
-            version = manifest.newest + 1
-            parity = _convert(tower, banks, staged, step)
-            step("hash and publish")
-            export = _describe(tower, staged, version, parity)
-            _lay_out_configs(staged, repository)
-            if _is_published(manifest, export, repository):
-                return Published(manifest.newest, manifest.exports[str(manifest.newest)], True)
-            _move(staged, repository, version)
-            exports = {**manifest.exports, str(version): export}
-            write_manifest(repository, Manifest(exports=exports))
-    except OSError as error:
-        raise SetupError(
-            f"{repository} cannot be written: {error}; nothing was published. "
-            "Check its permissions and the free space, or choose another --output"
-        ) from error
-    return Published(version, export, False)
-
-
-def _convert(
-    tower: DualTower, banks: Sequence[BankSource], staged: Path, step: Step
-) -> dict[str, Parity]:
-    step("image tower to ONNX")
-    image_path = _model_file(staged, "image_encoder")
-    image = write_image_encoder(tower, image_path)
-    step("image tower against PyTorch")
-    parity = {
-        "image": check_parity(
-            "image", image, image_path, lambda batch: image_example(tower, batch), MAX_BATCH
+    with writing(repository) as workshop:
+        parity = _convert(tower, workshop, step)
+        builder = _builder(tower, workshop)
+        plans = [*banks, *_left_behind(banks, workshop)]
+        released = {}
+        for plan in plans:
+            step(f"label bank {plan.name}")
+            released[plan.name] = builder.build(plan, workshop, progress)
+        step("hash and publish")
+        draft = Release(
+            what="export",
+            published="",
+            fingerprint=tower.fingerprint,
+            model=tower.model,
+            precision=tower.precision,
+            sources=tower.sources,
+            tools={tool: package_version(tool) for tool in TOOLS},
+            parity=parity,
+            describe=builder.describe,
+            banks=released,
+            files={},
         )
+        before = workshop.manifest.newest
+        version = workshop.commit(draft, keep=keep)
+        assert workshop.newest is not None  # noqa: S101 - it was just published
+        return Published(version, workshop.newest, unchanged=version == before)
+
+
+def _convert(tower: DualTower, workshop: Workshop, step: Step) -> Parity:
+    """Stage both towers' ONNX files, each compared with the original first."""
+    step("the original's own answers")
+    gate = Gate(tower, max_batch=MAX_BATCH)
+    levels = gate.check_preparation()
+    towers = {
+        "image": (write_image_encoder, gate.check_image, tower.precision.image),
+        "text": (write_text_encoder, gate.check_text, tower.precision.text),
     }
-    step("text tower to ONNX")
-    text_path = _model_file(staged, "text_encoder")
-    text = write_text_encoder(tower, text_path)
-    step("text tower against PyTorch")
-    parity["text"] = check_parity(
-        "text", text, text_path, lambda batch: text_example(tower, batch), MAX_BATCH
-    )
-    for bank in banks:
-        step(f"label bank {bank.name}")
-        write_bank(tower, bank, _model_file(staged, bank_model(bank.name)))
-    return parity
+    folders = {side: workshop.stage(f"{side}_encoder") for side in towers}
+    checks: dict[str, tuple[TowerParity, ...]] = {}
+    for side, (write, check, _) in towers.items():
+        step(f"{side} tower to ONNX")
+        write(tower, folders[side] / MODEL_FILE)
+        give_back(tower)
+        step(f"{side} tower against the original")
+        checks[side] = (check(folders[side] / MODEL_FILE, "fp32"),)
+        give_back(tower)
+    for side, (_, check, precision) in towers.items():
+        if precision != "fp32":
+            step(f"{side} tower to {precision}")
+            _lower(folders[side], precision)
+            give_back(tower)
+            step(f"{side} tower in {precision} against the original")
+            checks[side] += (check(folders[side] / MODEL_FILE, precision),)
+            give_back(tower)
+    return Parity(pixel_levels=levels, towers=checks, answers=gate.check_answers())
 
 
-def _model_file(staged: Path, model: str) -> Path:
-    """Lay out one model's static configs in the staging folder and give its ONNX file's path."""
-    source = static_configs() / ("label_bank" if model.startswith("label_bank") else model)
-    folder = staged / model
-    shutil.copytree(source / "configs", folder / "configs")
-    shutil.copy(source / "config.pbtxt", folder / "config.pbtxt")
-    (folder / "version").mkdir()
-    shutil.copy(source / "model.py", folder / "version" / "model.py")
-    return folder / "version" / "model.onnx"
+def _lower(folder: Path, precision: str) -> None:
+    """Replace a staged FP32 file, and the weights beside it, by one of a lower precision."""
+    lowered = folder / "lowered"
+    lowered.mkdir()
+    convert(folder / MODEL_FILE, precision, lowered / MODEL_FILE)
+    for path in folder.glob(f"{MODEL_FILE}*"):
+        path.unlink()
+    for path in lowered.iterdir():
+        path.replace(folder / path.name)
+    lowered.rmdir()
 
 
-def static_configs() -> Path:
-    """Find the hand-written configs: in the installed package, else in the checkout."""
-    package = Path(__file__).parent
-    installed = package / "model_repository"
-    return installed if installed.is_dir() else package.parents[1] / "model_repository"
-
-
-def _describe(tower: DualTower, staged: Path, version: int, parity: dict[str, Parity]) -> Export:
-    published = {}
-    for model in sorted(path for path in staged.iterdir() if path.is_dir()):
-        for path in sorted((model / "version").iterdir()):
-            published[f"{model.name}/{version}/{path.name}"] = describe_file(path)
-    return Export(
-        fingerprint=tower.fingerprint(),
+def _builder(tower: DualTower, workshop: Workshop) -> BankBuilder:
+    contract = Contract(
+        schema_version=CONTRACT_VERSION,
+        fingerprint=tower.fingerprint,
+        embedding_dim=tower.embedding_dim,
         model=tower.model,
+        image=tower.image_geometry,
+        text=tower.text_spec,
+        score=tower.score,
+        calibration=Calibration(),
+        bank=Bank(name="default", count=1, created="", digest=""),  # each bank puts its own here
         precision=tower.precision,
-        sources=tower.sources,
-        tools={tool: package_version(tool) for tool in TOOLS},
-        parity=parity,
-        files=published,
+    )
+    path = workshop.staged / "text_encoder" / "version" / MODEL_FILE
+    describe = Describe(
+        templates=tower.templates,
+        alias=tower.weights.alias,
+        description=tower.weights.description,
+        broader=tower.weights.broader,
+    )
+    return BankBuilder(
+        contract, tower.tokenizer, describe, TextTower(path, tower.tokenizer, contract)
     )
 
 
-def _is_published(manifest: Manifest, export: Export, repository: Path) -> bool:
-    """Tell whether the newest version holds the same bytes, and is whole."""
-    newest = manifest.exports.get(str(manifest.newest))
-    if newest is None or _hashes(newest) != _hashes(export):
-        return False
-    try:
-        check_repository(repository)
-    except SetupError:
-        return False
-    return True
-
-
-def _hashes(export: Export) -> dict[tuple[str, str], str]:
-    hashes = {}
-    for name, file in export.files.items():
-        model, _, rest = name.partition("/")
-        hashes[model, rest.partition("/")[2]] = file.sha256
-    return hashes
-
-
-@contextmanager
-def _staging(repository: Path) -> Iterator[Path]:
-    """Give an empty folder on the repository's own file system, to this export alone.
-
-    Triton takes every folder of a repository for a model and skips what is not a number inside
-    one, so the folder lies inside a model's.
-    """
-    with (repository / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SetupError(
-                f"another export is writing to {repository}; wait for it, "
-                "or choose another --output"
-            ) from error
-        staged = repository / "image_encoder" / ".staging"
-        shutil.rmtree(staged, ignore_errors=True)  # of an export that was killed
-        staged.mkdir(parents=True)
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
-def _lay_out_configs(staged: Path, repository: Path) -> None:
-    """Put the static configs in place; those already there, perhaps edited, stay."""
-    for model in staged.iterdir():
-        for path in (model / "config.pbtxt", *(model / "configs").iterdir()):
-            place = repository / path.relative_to(staged)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
-                shutil.copyfile(path, place)
-
-
-def _move(staged: Path, repository: Path, version: int) -> None:
-    for model in sorted(staged.iterdir()):
-        target = repository / model.name / str(version)
-        # A folder the manifest does not list is what an interrupted export left behind.
-        shutil.rmtree(target, ignore_errors=True)
-        (model / "version").replace(target)
+def _left_behind(banks: Sequence[BankPlan], workshop: Workshop) -> list[BankPlan]:
+    """Give the plans of the banks that are served now and would not fit the new model."""
+    newest = workshop.newest
+    if newest is None:
+        return []
+    given = {plan.name for plan in banks}
+    left = [name for name in newest.banks if name not in given]
+    return [published_plan(workshop.repository, newest, name) for name in left]

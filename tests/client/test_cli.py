@@ -119,7 +119,8 @@ def test_a_repository_that_is_missing_ends_with_code_5(run: Run) -> None:
 def test_a_model_that_is_not_known_ends_with_code_2(run: Run) -> None:
     done = run("export", "gpt")
     assert done.returncode == 2
-    assert "expected `starter`" in done.stderr
+    assert "'gpt' names no checkpoint; expected a folder" in done.stderr
+    assert "or starter" in done.stderr
 
 
 # With the real server

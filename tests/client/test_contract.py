@@ -19,7 +19,13 @@ SAMPLE: dict[str, Any] = {
         "resample": "bicubic",
         "shortest_edge": 256,
     },
-    "text": {"max_length": 52, "pad_id": 0, "lowercase": True},
+    "text": {
+        "max_length": 52,
+        "pad_id": 0,
+        "lowercase": True,
+        "padding": "max_length",
+        "pad_side": "left",
+    },
     "score": {"kind": "sigmoid", "logit_scale": 117.3, "logit_bias": -12.9},
     "calibration": {"temperature": 1.5, "reject_cosine": 0.1},
     "bank": {
@@ -76,9 +82,11 @@ def test_the_order_of_fields_does_not_change_the_bytes() -> None:
 def test_what_a_contract_leaves_out_has_its_documented_default() -> None:
     plain = json.loads(contract_json("calibration", value={}))
     del plain["score"]["logit_bias"], plain["bank"]["templates"]
+    del plain["text"]["padding"], plain["text"]["pad_side"]
     contract = Contract.from_json(json.dumps(plain).encode())
     assert (contract.calibration.temperature, contract.calibration.reject_cosine) == (1.0, None)
     assert (contract.score.logit_bias, contract.bank.templates) == (0.0, ())
+    assert (contract.text.padding, contract.text.pad_side) == ("longest", "right")
 
 
 @pytest.mark.parametrize("path", REQUIRED, ids=".".join)
@@ -113,6 +121,9 @@ def test_an_unknown_field_is_named(part: str) -> None:
         ("text.max_length", 0),
         ("text.pad_id", -1),
         ("text.lowercase", "yes"),
+        ("text.padding", "shortest"),
+        ("text.padding", None),
+        ("text.pad_side", "middle"),
         ("score.kind", "cosine"),
         ("score.logit_scale", 0),
         ("score.logit_bias", None),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wanwu import LabelError, read_labels
-from wanwu.labels import MAX_LABEL_CHARS, check_labels
+from wanwu.labels import MAX_LABEL_CHARS, check_label, check_labels
 
 
 @pytest.fixture
@@ -44,6 +44,12 @@ def test_labels_may_come_from_any_iterable() -> None:
 def test_labels_that_cannot_be_used_are_refused_by_their_place(labels: Any, reason: str) -> None:
     with pytest.raises(LabelError, match=reason):
         check_labels(labels)
+
+
+def test_one_label_is_checked_by_the_place_it_is_said_to_have() -> None:
+    assert check_label(" 猫\u3000", "line 7: the alias") == "猫"
+    with pytest.raises(LabelError, match="line 7: the alias is blank"):
+        check_label("\u3000", "line 7: the alias")
 
 
 def test_a_message_about_a_huge_label_is_short() -> None:

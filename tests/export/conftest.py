@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from wanwu_export.dual_tower import BankSource, DualTower
+    from torch import Tensor
+
+    from wanwu.rank import Floats
+    from wanwu_export.banks import BankPlan
+    from wanwu_export.dual_tower import DualTower
+    from wanwu_export.store import Published
 
 # As everywhere: a machine without torch leaves these tests out, CI may not.
 if importlib.util.find_spec("torch") is None and os.environ.get("CI") != "true":
@@ -20,22 +26,40 @@ if importlib.util.find_spec("torch") is None and os.environ.get("CI") != "true":
 SIDE, WIDTH, WORDS = 16, 8, 1000
 
 MakeTower = Callable[..., "DualTower"]
-MakeBanks = Callable[..., "list[BankSource]"]
-Publish = Callable[..., "object"]
+MakeBanks = Callable[..., "list[BankPlan]"]
+Publish = Callable[..., "Published"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pictures_are_encoded_once() -> Iterator[None]:
+    """Every gate tries the same pictures, and encoding them takes longer than a tiny tower."""
+    from wanwu_export import parity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "parity_pictures", cache(parity.parity_pictures))
+        yield
 
 
 @pytest.fixture(scope="session")
 def make_tower() -> MakeTower:
     """Give a function that makes a real dual tower of a few hundred weights."""
     import torch
-    from tokenizers import Tokenizer, models
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from torch import nn
 
     from wanwu.contract import Image, Model, Precision, Score, Text
-    from wanwu_export.dual_tower import DualTower
+    from wanwu_export.describe import Weights
+    from wanwu_export.dual_tower import DualTower, Scale
+    from wanwu_export.parity_inputs import TEXTS
 
-    vocabulary = {"[UNK]": 0, "猫": 1, "狗": 2}
+    class MeanOfWords(nn.Module):
+        def forward(self, words: Tensor) -> Tensor:
+            return words.sum(1)  # padding is zeros, and the length does not matter
+
+    characters = sorted({char for text in TEXTS.values() for char in text} - {"猫", "狗", "🐱"})
+    vocabulary = {word: place for place, word in enumerate(["[UNK]", "猫", "狗", *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
 
     def make(
         seed: int = 0, *, image_end: nn.Module | None = None, text_end: nn.Module | None = None
@@ -49,12 +73,12 @@ def make_tower() -> MakeTower:
         )
         text = nn.Sequential(
             nn.Embedding(WORDS + 1, WIDTH, padding_idx=WORDS),
-            nn.AdaptiveAvgPool2d((1, WIDTH)),
-            nn.Flatten(),
+            MeanOfWords(),
             text_end or nn.Identity(),
         )
         return DualTower(
             model=Model(name="tiny", revision="1", licence="Apache-2.0"),
+            scale=Scale(1 / 255, [0.5] * 3, [0.5] * 3),
             image=image.eval(),
             text=text.eval(),
             embedding_dim=WIDTH,
@@ -64,6 +88,8 @@ def make_tower() -> MakeTower:
             precision=Precision(image="fp32", text="fp32"),
             tokenizer=tokenizer.to_str().encode(),
             sources={"made by": "tests/export/conftest.py"},
+            templates="bare",
+            weights=Weights(alias=0.5, description=0.5, broader=0.0),
         )
 
     return make
@@ -71,16 +97,14 @@ def make_tower() -> MakeTower:
 
 @pytest.fixture(scope="session")
 def make_banks() -> MakeBanks:
-    """Give a function that makes banks of two labels for such a tower."""
-    import torch
-
+    """Give a function that makes banks of two labels."""
+    from wanwu_export.banks import BankPlan
     from wanwu_export.concepts import Concept
-    from wanwu_export.dual_tower import BankSource
 
     concepts = [Concept("猫", category="动物"), Concept("狗", category="动物")]
 
-    def make(*names: str) -> list[BankSource]:
-        return [BankSource(name, concepts, torch.eye(2, WIDTH), "2026-11-22") for name in names]
+    def make(*names: str) -> list[BankPlan]:
+        return [BankPlan(name, concepts, None, "2026-11-22") for name in names]
 
     return make
 
@@ -88,11 +112,44 @@ def make_banks() -> MakeBanks:
 @pytest.fixture(scope="session")
 def publish_tiny(make_tower: MakeTower, make_banks: MakeBanks) -> Publish:
     """Give a function that publishes a tiny tower with two banks into a folder."""
-    from wanwu_export.publish import Published, publish
+    from wanwu_export.publish import publish
 
-    def run(folder: Path, seed: int = 0, *, step: Callable[[str], None] = len, **ends: object):
+    def run(
+        folder: Path,
+        seed: int = 0,
+        *,
+        step: Callable[[str], object] = len,
+        keep: int = 3,
+        **ends: object,
+    ) -> Published:
         tower = make_tower(seed, **ends)
-        published: Published = publish(tower, make_banks("default", "pets"), folder, step=step)
-        return published
+        return publish(tower, make_banks("default", "pets"), folder, step=step, keep=keep)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plans() -> dict[str, BankPlan]:
+    """The plans of the built-in banks, by name."""
+    from wanwu_export.banks import built_in_plans
+
+    return {plan.name: plan for plan in built_in_plans()}
+
+
+@pytest.fixture(scope="session")
+def described(starter: DualTower, plans: dict[str, BankPlan]) -> dict[str, Floats]:
+    """The rows of the built-in banks as PyTorch makes them, before any conversion."""
+    import torch
+
+    from wanwu.tokens import load_tokenizer, token_ids
+    from wanwu_export.starter.joining import describe_concepts
+
+    tokenizer = load_tokenizer(starter.tokenizer)
+
+    @torch.no_grad()
+    def encode(texts: Sequence[str]) -> Tensor:
+        parts = [texts[first : first + 256] for first in range(0, len(texts), 256)]
+        ids = [token_ids(tokenizer, part, starter.text_spec) for part in parts]
+        return torch.cat([starter.text(torch.from_numpy(part)) for part in ids])
+
+    return {name: describe_concepts(plan.concepts, encode).numpy() for name, plan in plans.items()}

@@ -1,19 +1,29 @@
-"""The concepts that come with Wanwu, and reading others."""
+"""The concepts that come with Wanwu, and label files: reading and writing them."""
 
 from __future__ import annotations
 
 import csv
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import wanwu_export
 from wanwu.errors import LabelError
 from wanwu.labels import check_labels
-from wanwu_export.concepts import Concept, built_in_banks, imagenet_concepts, read_concepts
+from wanwu_export.concepts import (
+    MAX_LABELS,
+    Concept,
+    built_in_banks,
+    imagenet_concepts,
+    read_concepts,
+    write_concepts,
+)
 
-HEADER = "label\taliases\tcategory\tbroader\n"
 CATEGORIES = """
     乐器 书籍 交通工具 人 办公用品 动物 医疗用品 家具 家用电器
     容器 工具 建筑 日用品 服装 机械设备 标志 植物 武器
@@ -31,8 +41,15 @@ def concepts() -> list[Concept]:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    return tmp_path / "concepts.tsv"
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """Give a function that writes a label file and gives its path."""
+
+    def run(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return run
 
 
 def test_there_is_a_concept_for_each_class_in_the_order_of_the_outputs():
@@ -116,6 +133,16 @@ def test_luxury_tells_the_genuine_from_the_counterfeit():
     assert {"奢侈品包", "仿冒品", "正品吊牌"} <= labels
 
 
+def test_the_files_of_the_built_in_banks_need_no_notes():
+    folder = Path(wanwu_export.__file__).parent / "banks"
+    assert [read_concepts(path).notes for path in folder.glob("*.tsv")] == [[], []]
+
+
+def test_no_alias_of_imagenet_belongs_to_two_concepts(concepts):
+    aliases = [alias for concept in concepts for alias in concept.aliases]
+    assert len(set(aliases)) == len(aliases)
+
+
 @pytest.mark.parametrize("name", ["seed18", "luxury"])
 def test_a_bank_holds_labels_a_client_accepts_each_with_a_category(name):
     bank = built_in_banks()[name]
@@ -123,23 +150,222 @@ def test_a_bank_holds_labels_a_client_accepts_each_with_a_category(name):
     assert [concept.label for concept in bank if not concept.category] == []
 
 
-def test_reading_gives_every_column(table):
-    table.write_text(f"{HEADER} 猫 \t猫咪| 家猫|\t动物\t猫科|动物\n狗\t\t\t\n", encoding="utf-8")
-    assert read_concepts(table) == [
-        Concept("猫", ("猫咪", "家猫"), "动物", ("猫科", "动物")),
-        Concept("狗"),
+@pytest.mark.parametrize(
+    ("name", "header", "delimiter"),
+    [
+        ("labels.tsv", "label aliases category description broader", "\t"),
+        ("labels.csv", "label aliases category description broader", ","),
+        ("标签.CSV", "标签 别名 类别 描述 上位词", ","),
+        ("标签.tsv", "标签 aliases 类别 description 上位词", "\t"),
+    ],
+)
+def test_a_table_gives_every_column(write, name, header, delimiter):
+    cells = (" 猫 ", "猫咪| 家猫|｜喵", "动物", "爱抓老鼠。 ", "猫科｜动物")
+    path = write(name, f"{delimiter.join(header.split())}\n{delimiter.join(cells)}\n")
+    read = read_concepts(str(path))
+    cat = Concept("猫", ("猫咪", "家猫", "喵"), "动物", ("猫科", "动物"), "爱抓老鼠。")
+    assert (read.concepts, read.notes) == ([cat], [])
+
+
+def test_columns_may_come_in_any_order_and_be_left_out(write):
+    path = write("labels.csv", "类别,label\n动物,猫\n,狗\n")
+    assert read_concepts(path).concepts == [Concept("猫", category="动物"), Concept("狗")]
+
+
+def test_columns_that_a_spreadsheet_left_empty_do_not_matter(write):
+    path = write("labels.csv", "label,category,,\n猫,动物,,\n狗,动物\n鸟\n")
+    assert [concept.label for concept in read_concepts(path).concepts] == ["猫", "狗", "鸟"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_text_file_has_one_label_a_line(write, end):
+    path = write("labels.txt", f"猫{end} 狗|犬,\u3000{end}一杯\u2028咖啡")
+    labels = [Concept("猫"), Concept("狗|犬,"), Concept("一杯\u2028咖啡")]
+    assert read_concepts(path).concepts == labels
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "labels.csv", "labels.tsv"])
+def test_a_byte_order_mark_belongs_to_no_label(write, name):
+    content = "label\n猫\n" if name != "labels.txt" else "猫\n"
+    assert read_concepts(write(name, content.encode("utf-8-sig"))).concepts == [Concept("猫")]
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "labels.csv", "labels.tsv"])
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
+def test_a_file_in_another_encoding_is_told_how_to_convert(write, name, encoding):
+    path = write(name, "label\n火锅\n".encode(encoding))
+    with pytest.raises(LabelError, match=rf"not UTF-8.*iconv -f {encoding} -t utf-8 .*{name}"):
+        read_concepts(path)
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels", "labels.json"])
+def test_another_kind_of_file_is_refused_with_the_kinds_that_are_read(write, name):
+    with pytest.raises(LabelError, match=rf"{name} is neither \.txt .* nor \.csv or \.tsv"):
+        read_concepts(write(name, "猫\n"))
+
+
+def test_a_line_separator_of_the_web_ends_no_row_of_a_table(write):
+    path = write("labels.csv", "label,category\n一杯\u2028咖啡,饮料\n")
+    assert read_concepts(path).concepts == [Concept("一杯\u2028咖啡", category="饮料")]
+
+
+def test_a_missing_label_file_is_named(tmp_path):
+    with pytest.raises(LabelError, match=r"there is no label file .*none\.csv"):
+        read_concepts(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", "", "holds no label"),
+        ("a.txt", "\ufeff \n\n", "holds no label"),
+        ("a.csv", "", "has no column 'label'"),
+        ("a.csv", "label,aliases\n", "holds no label"),
+        ("a.csv", "label,aliases\n,\n \n", "holds no label"),
+        ("a.csv", "aliases,category\n猫,动物\n", "has no column 'label'"),
+        ("a.csv", "猫,狗\n", "has a column '猫'; its first row .* label, aliases, .*标签"),
+        ("a.csv", "label;aliases\n猫;猫咪\n", "has a column 'label;aliases'"),
+        ("a.csv", "label,,category\n猫,,动物\n", "has a column ''"),
+        ("a.csv", "label,标签\n猫,狗\n", "has the column 'label' twice"),
+        ("a.csv", "label,aliases\n猫,猫咪,动物\n", r"a\.csv line 2 has 3 cells and the header 2"),
+        ("a.csv", 'label\n"猫"咪\n', r"a\.csv line 2 is no row of a table"),
+        ("a.csv", 'label\n猫\n"狗\n鸟\n鱼\n', r"a\.csv line 3 is no row of a table"),
+        ("a.csv", "label\n" + "长" * 200_000, r"a\.csv line 2 is no row .*field limit"),
+        ("a.tsv", "label\tcategory\n\u3000\t动物\n", "line 2: the label is blank"),
+        ("a.tsv", "category\tlabel\n动物\n", "line 2: the label is blank"),
+        ("a.txt", "猫\n" + "长" * 257, "line 2: the label has 257 characters"),
+        ("a.txt", "猫\n狗\x1b[1m", "line 2: the label .* holds a control character"),
+        ("a.csv", 'label\n"猫\n咪"\n', "line 2: the label .* holds a control character"),
+        ("a.tsv", f"label\taliases\n猫\t喵|{'长' * 300}", "line 2: the alias has 300 characters"),
+        ("a.csv", "label,broader\n猫,动\x07物", "line 2: the broader word .* control character"),
+        ("a.csv", "label,category\n猫,动\x07物", "line 2: the category .* control character"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(write, name, content, reason):
+    with pytest.raises(LabelError, match=reason):
+        read_concepts(write(name, content))
+
+
+def test_empty_rows_are_left_out_and_noted(write):
+    read = read_concepts(write("labels.csv", "label,category\n猫,动物\n\n狗,\n , \n鸟,\n"))
+    assert [concept.label for concept in read.concepts] == ["猫", "狗", "鸟"]
+    assert read.notes == ["empty rows were left out: 2, in lines 3, 5"]
+
+
+def test_a_note_names_only_the_first_lines(write):
+    (note,) = read_concepts(write("labels.txt", "猫\n" + "\n" * 1200)).notes
+    assert note.endswith("1,200, in lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 1,190 more")
+
+
+def test_a_cell_of_several_lines_does_not_shift_the_line_numbers(write):
+    table = 'label,description\r\n猫,"爱抓\r\n\r\n老鼠"\r\n\r\n狗,"看\n家"\r\n猫,\r\n'
+    read = read_concepts(write("labels.csv", table))
+    assert read.concepts == [
+        Concept("猫", description="爱抓 老鼠"),
+        Concept("狗", description="看 家"),
+    ]
+    assert read.notes == [
+        "empty rows were left out: 1, in lines 5",
+        "labels came more than once and their rows were merged: '猫' (lines 2, 8)",
     ]
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\u3000"])
-def test_a_blank_label_is_refused_with_its_line(table, blank):
-    table.write_text(f"{HEADER}猫\t\t\t\n{blank}\t猫咪\t动物\t\n", encoding="utf-8")
-    with pytest.raises(LabelError, match=rf"{table} line 3: the label is blank"):
-        read_concepts(table)
+def test_rows_of_the_same_label_are_merged(write):
+    rows = [
+        "猫\t猫咪\t\t\t猫科",
+        "狗\t\t\t\t",
+        " 猫\t喵|猫咪\t动物\t\t动物",
+        "猫\t\t动物\t抓老鼠\t猫科",
+    ]
+    header = "label\taliases\tcategory\tdescription\tbroader"
+    read = read_concepts(write("labels.tsv", "\n".join([header, *rows])))
+    cat = Concept("猫", ("猫咪", "喵"), "动物", ("猫科", "动物"), "抓老鼠")
+    assert read.concepts == [cat, Concept("狗")]
+    assert read.notes == [
+        "labels came more than once and their rows were merged: '猫' (lines 2, 4, 5)"
+    ]
 
 
-@pytest.mark.parametrize("again", ["猫", " 猫 "])
-def test_a_repeated_label_is_refused_with_both_lines(table, again):
-    table.write_text(f"{HEADER}猫\t\t\t\n狗\t\t\t\n{again}\t\t\t\n", encoding="utf-8")
-    with pytest.raises(LabelError, match=rf"{table} line 4: '猫' repeats line 2"):
-        read_concepts(table)
+@pytest.mark.parametrize("column", ["category", "description"])
+def test_rows_of_the_same_label_must_not_contradict_each_other(write, column):
+    path = write("labels.csv", f"label,{column}\n猫,\n猫,动物\n狗,\n猫,宠物\n")
+    reason = f"the label '猫' has the {column} '动物' in line 3 and '宠物' in line 5"
+    with pytest.raises(LabelError, match=reason):
+        read_concepts(path)
+
+
+def test_an_alias_that_says_nothing_new_is_folded(write):
+    read = read_concepts(write("labels.csv", "label,aliases\n猫,喵|猫| 喵 |猫咪\n"))
+    assert (read.concepts, read.notes) == ([Concept("猫", ("喵", "猫咪"))], [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        (("苹果,", "手机,苹果"), "'苹果' (lines 2, 3)"),
+        (("手机,苹果", "苹果,"), "'苹果' (lines 2, 3)"),
+        (("手机,苹果", "狗,", "水果,果子|苹果"), "'苹果' (lines 2, 4)"),
+    ],
+    ids=["label-then-alias", "alias-then-label", "two-aliases"],
+)
+def test_a_name_of_two_concepts_is_kept_and_noted(write, rows, shared):
+    read = read_concepts(write("labels.csv", "\n".join(["label,aliases", *rows])))
+    assert sum("苹果" in (c.label, *c.aliases) for c in read.concepts) == 2
+    assert read.notes == [
+        f"names belong to several labels, which the model cannot tell apart by them: {shared}"
+    ]
+
+
+def test_as_many_rows_as_a_bank_holds_are_read_and_one_more_is_refused(write):
+    full = "label\n" + "".join(f"{n}\n" for n in range(MAX_LABELS))
+    assert len(read_concepts(write("labels.csv", full)).concepts) == MAX_LABELS
+    with pytest.raises(LabelError, match="has 100,001 rows of labels"):
+        read_concepts(write("labels.csv", f"{full}猫"))
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "labels.csv"])
+def test_a_million_lines_are_refused_at_once(write, name):
+    path = write(name, "label\n" + "".join(f"标签{n}\n" for n in range(1_000_000)))
+    start = time.perf_counter()
+    with pytest.raises(
+        LabelError, match=r"1,000,00[01] rows .* at most 100,000: split it into sev"
+    ):
+        read_concepts(path)
+    assert time.perf_counter() - start < 5  # reading every label takes far longer
+
+
+CHARACTERS = st.sampled_from("猫狗'\"|｜,;#\u3000\u2028\ufeff ") | st.characters(
+    exclude_categories=["Cc", "Cs"]
+)
+# Lists, since st.text would draw the awkward characters no more often than any other.
+TEXTS = st.lists(CHARACTERS, max_size=8).map("".join).map(str.strip)
+WORDS = TEXTS.filter(lambda text: text and not {"|", "｜"} & set(text))
+CONCEPTS = st.builds(
+    Concept,
+    label=TEXTS.filter(bool),
+    aliases=st.lists(WORDS, max_size=4, unique=True).map(tuple),
+    category=TEXTS,
+    broader=st.lists(WORDS, max_size=4, unique=True).map(tuple),
+    description=TEXTS,
+).filter(lambda concept: concept.label not in concept.aliases)
+
+
+@given(st.lists(CONCEPTS, min_size=1, max_size=6, unique_by=lambda concept: concept.label))
+def test_what_is_written_is_read_back(tmp_path_factory, concepts):
+    path = tmp_path_factory.mktemp("written") / "concepts.tsv"
+    write_concepts(concepts, path)
+    assert read_concepts(path).concepts == concepts
+
+
+def test_every_concept_is_written_on_one_line_of_utf_8(tmp_path):
+    write_concepts([Concept('13"屏幕', ("显示器",), description="一\n二")], tmp_path / "out.tsv")
+    assert (tmp_path / "out.tsv").read_bytes().decode() == (
+        'label\taliases\tcategory\tdescription\tbroader\n"13""屏幕"\t显示器\t\t一 二\t\n'
+    )
+
+
+@pytest.mark.parametrize("fields", [{"aliases": ("甲|乙",)}, {"broader": ("甲｜乙",)}])
+def test_a_word_that_holds_the_separator_is_not_written(tmp_path, fields):
+    with pytest.raises(LabelError, match=r"'甲.乙', a word of the label '猫', holds a \|"):
+        write_concepts([Concept("猫", **fields)], tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv").exists()

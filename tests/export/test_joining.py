@@ -1,4 +1,4 @@
-"""Joining a classifier to a text space: whitening, descriptions, and their weighted mean."""
+"""Joining a classifier to a text space: whitening, and the weighted mean of descriptions."""
 
 from __future__ import annotations
 
@@ -10,26 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wanwu_export.concepts import Concept
-from wanwu_export.starter.joining import (
-    ALIAS_WEIGHT,
-    BROADER_WEIGHT,
-    JoinedClassifier,
-    Whitening,
-    describe,
-    vocabulary,
-)
-
-#: Each text has an axis of its own, so that the weights can be read off a description.
-WORDS = ("猫", "猫咪", "家猫", "猫科", "哺乳动物", "动物", "狗", "桌子")
-
-
-def encode(texts: Sequence[str]) -> Tensor:
-    return torch.eye(len(WORDS))[[WORDS.index(text) for text in texts]]
-
-
-def unit(**weights: float) -> Tensor:
-    vector = sum(weight * encode([word])[0] for word, weight in weights.items())
-    return functional.normalize(vector, dim=-1)
+from wanwu_export.starter.joining import JoinedClassifier, Whitening, describe_concepts
 
 
 @pytest.fixture
@@ -94,45 +75,12 @@ def test_joined_embeddings_have_unit_length():
     torch.testing.assert_close(lengths, torch.ones(50))
 
 
-@pytest.mark.parametrize(
-    ("concept", "expected"),
-    [
-        (Concept("猫"), unit(猫=1)),
-        (Concept("猫", aliases=("猫咪",)), unit(猫=1, 猫咪=ALIAS_WEIGHT)),
-        (
-            Concept("猫", aliases=("猫咪", "家猫")),
-            unit(猫=1, 猫咪=ALIAS_WEIGHT / 2**0.5, 家猫=ALIAS_WEIGHT / 2**0.5),
-        ),
-        (Concept("猫", category="动物"), unit(猫=1, 动物=BROADER_WEIGHT)),
-        (Concept("猫", broader=("动物",), category="动物"), unit(猫=1, 动物=BROADER_WEIGHT)),
-        (
-            Concept("猫", aliases=("猫咪",), broader=("猫科",), category="动物"),
-            unit(
-                猫=1,
-                猫咪=ALIAS_WEIGHT,
-                猫科=BROADER_WEIGHT / 2**0.5,
-                动物=BROADER_WEIGHT / 2**0.5,
-            ),
-        ),
-    ],
-)
-def test_a_description_weighs_label_aliases_and_broader_words(concept, expected):
-    torch.testing.assert_close(describe([concept], encode)[0], expected)
+def test_the_starter_describes_by_bare_words_with_the_weights_it_was_measured_with():
+    words = ("猫", "猫咪", "动物", "抓老鼠")
 
+    def encode(texts: Sequence[str]) -> Tensor:
+        return torch.eye(len(words))[[words.index(text) for text in texts]]
 
-def test_descriptions_keep_the_order_of_the_concepts():
-    found = describe([Concept(word) for word in WORDS], encode)
-    torch.testing.assert_close(found, torch.eye(len(WORDS)))
-
-
-def test_broader_words_bring_a_class_nearer_to_them():
-    plain, described = describe([Concept("猫"), Concept("猫", broader=("哺乳动物",))], encode)
-    animal, table = encode(["哺乳动物", "桌子"])
-    assert described @ animal > plain @ animal + 0.3
-    assert described @ table == plain @ table
-
-
-def test_the_vocabulary_holds_every_text_once_and_no_blank():
-    concepts = [Concept("猫", ("猫咪",), "动物", ("猫科", "动物")), Concept("狗", (), "动物")]
-    assert vocabulary(concepts) == sorted(["猫", "猫咪", "动物", "猫科", "狗"])
-    assert vocabulary([Concept("猫")]) == ["猫"]
+    concept = Concept("猫", aliases=("猫咪",), broader=("动物",), description="抓老鼠")
+    expected = functional.normalize(torch.tensor([[1.0, 0.3, 0.6, 0.3]]), dim=-1)
+    torch.testing.assert_close(describe_concepts([concept], encode), expected)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import socket
 import sys
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import onnx
+import onnx_ir
+import onnxruntime
 import pytest
 import torch
 
-from wanwu_export.onnx_towers import MAX_BATCH, OPSET, image_example, text_example
+from wanwu_export import onnx_towers
+from wanwu_export.onnx_bank import OPSET
+from wanwu_export.onnx_towers import EXTERNAL_SUFFIX, save, write_text_encoder
 
 MODELS = ("image_encoder", "text_encoder", "label_bank", "label_bank_seed18", "label_bank_luxury")
 BANKS = MODELS[2:]
@@ -119,11 +126,30 @@ def test_the_token_table_stays_in_bytes(paths):
     assert paths["text_encoder"].stat().st_size < 90_000_000
 
 
-def test_example_inputs_are_what_the_towers_read(make_tower):
+def test_a_text_tower_of_a_fixed_length_reads_any_batch_of_that_length(make_tower, tmp_path):
     tower = make_tower()
-    pixels, ids = image_example(tower, 3), text_example(tower, MAX_BATCH)
-    assert (pixels.shape, pixels.dtype) == ((3, 16, 16, 3), torch.uint8)
-    assert (ids.shape, ids.dtype) == ((MAX_BATCH, 12), torch.int64)
-    lengths = {int((row != tower.text_spec.pad_id).sum()) for row in ids}
-    assert lengths == set(range(2, 13))
-    assert torch.equal(image_example(tower, 3), pixels)  # the same noise every time
+    spec = msgspec.structs.replace(tower.text_spec, padding="max_length")
+    write_text_encoder(dataclasses.replace(tower, text_spec=spec), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    _, (batch, length) = _declared(graph.input)["INPUT_IDS"]
+    assert isinstance(batch, str), f"the batch axis is frozen at {batch}"
+    assert length == tower.text_spec.max_length
+
+
+def test_large_weights_go_into_a_file_beside_the_model(repository, tmp_path, monkeypatch):
+    original = repository / "image_encoder" / "1" / "model.onnx"
+    monkeypatch.setattr(onnx_towers, "EXTERNAL_FROM", 1 << 20)
+    path = tmp_path / "model.onnx"
+    save(onnx_ir.load(original), path)
+    data = tmp_path / f"model.onnx{EXTERNAL_SUFFIX}"
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, data.name}
+    assert path.stat().st_size < 1 << 20 < data.stat().st_size
+    onnx.checker.check_model(path, full_check=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 260, 260, 3), dtype=np.uint8)
+    answers = [
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(
+            None, {"PIXELS": pixels}
+        )
+        for file in (original, path)
+    ]
+    np.testing.assert_array_equal(answers[0][0], answers[1][0])

@@ -7,25 +7,46 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from wanwu.contract import Precision
 from wanwu.errors import ModelError, SetupError
-from wanwu.repository import MANIFEST, check_repository, read_manifest
-from wanwu_export.publish import TOOLS, Published
+from wanwu.repository import MANIFEST, check_repository, read_manifest, version_folders
+from wanwu_export import publish as publishing
+from wanwu_export.banks import BankPlan, published_plan
+from wanwu_export.concepts import Concept
+from wanwu_export.dual_tower import DualTower
+from wanwu_export.onnx_bank import StoredBank, read_bank
+from wanwu_export.publish import TOOLS, publish
+from wanwu_export.store import Published
+from wanwu_export.templates import Templates
+from wanwu_export.text_tower import TextTower
 
 Publish = Callable[..., Published]
+Write = Callable[[DualTower, Path], None]
 
+WRITE = {name: getattr(publishing, name) for name in ("write_image_encoder", "write_text_encoder")}
+
+#: How the weights of a lower precision are stored.
+KINDS = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
+EPOCH = 1_800_000_000
+MODELS = ("image_encoder", "text_encoder", "label_bank", "label_bank_pets")
 STEPS = [
+    "the original's own answers",
     "image tower to ONNX",
-    "image tower against PyTorch",
+    "image tower against the original",
     "text tower to ONNX",
-    "text tower against PyTorch",
+    "text tower against the original",
     "label bank default",
     "label bank pets",
     "hash and publish",
@@ -59,6 +80,35 @@ class NotANumber(nn.Module):
         return x * float("nan")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _conversions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each tower is converted once: torch.onnx takes most of an export's time."""
+    kept = tmp_path_factory.mktemp("conversions")
+
+    def once(write: Write) -> Write:
+        def write_or_copy(tower: DualTower, path: Path) -> None:
+            known = kept / f"{write.__name__}-{tower.fingerprint}"
+            if not known.exists():
+                write(tower, path)
+                shutil.copyfile(path, known)
+            shutil.copyfile(known, path)
+
+        return write_or_copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", str(EPOCH))
+        for name, write in WRITE.items():
+            patch.setattr(publishing, name, once(write))
+        yield
+
+
+@pytest.fixture
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tower is converted again."""
+    for name, write in WRITE.items():
+        monkeypatch.setattr(publishing, name, write)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A place where nothing was exported yet."""
@@ -87,12 +137,13 @@ def _bytes_of(folder: Path) -> dict[str, bytes]:
 def test_the_first_export_becomes_version_1_of_every_model(exported):
     folder, published, _ = exported
     assert (published.version, published.unchanged) == (1, False)
-    models = {"image_encoder", "text_encoder", "label_bank", "label_bank_pets"}
-    assert {path.name for path in folder.iterdir() if path.is_dir()} == models
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(MODELS)
     configs = {f"configs/{profile}.pbtxt" for profile in ("cpu", "gpu", "embedded")}
-    for model in models:
-        found = {str(path.relative_to(folder / model)) for path in (folder / model).rglob("*.*")}
-        assert found == {"config.pbtxt", "1/model.onnx", "1/model.py", *configs}
+    for model in MODELS:
+        files = (path for path in (folder / model).rglob("*") if path.is_file())
+        found = {str(path.relative_to(folder / model)) for path in files}
+        labels = {"1/labels.tsv"} if model.startswith("label_bank") else set()
+        assert found == {"config.pbtxt", "1/model.onnx", "1/model.py", *configs, *labels}
 
 
 def test_each_step_is_told_in_order(exported):
@@ -103,8 +154,8 @@ def test_the_manifest_lists_every_published_file_with_its_hash(exported):
     folder, published, _ = exported
     manifest = read_manifest(folder)
     assert manifest is not None
-    assert manifest.exports == {"1": published.export}
-    files = published.export.files
+    assert manifest.releases == {"1": published.release}
+    files = published.release.files
     assert {folder / name for name in files} == set(folder.glob("*/1/*"))
     for name, file in files.items():
         data = (folder / name).read_bytes()
@@ -112,13 +163,51 @@ def test_the_manifest_lists_every_published_file_with_its_hash(exported):
 
 
 def test_the_manifest_says_what_was_exported_and_with_what(exported, make_tower):
-    export, tower = exported.published.export, make_tower(0)
-    assert export.fingerprint == tower.fingerprint()
-    assert (export.model, export.precision) == (tower.model, tower.precision)
-    assert export.sources == tower.sources
-    assert tuple(export.tools) == TOOLS
-    assert export.tools["torch"] == torch.__version__
-    assert [parity.batches for parity in export.parity.values()] == [(1, 3, 64)] * 2
+    release, tower = exported.published.release, make_tower(0)
+    assert (release.what, release.published) == ("export", "2027-01-15T08:00:00Z")
+    assert release.fingerprint == tower.fingerprint
+    assert (release.model, release.precision) == (tower.model, tower.precision)
+    assert release.sources == tower.sources
+    assert tuple(release.tools) == TOOLS
+    assert release.tools["torch"] == torch.__version__
+    assert (release.describe.templates, release.describe.alias) == ("bare", 0.5)
+    assert release.served == dict.fromkeys(MODELS, 1)
+
+
+def test_the_manifest_holds_the_parity_report(exported):
+    parity = exported.published.release.parity
+    assert parity.pixel_levels == 0.0
+    assert list(parity.towers) == ["image", "text"]
+    assert [[check.precision for check in checks] for checks in parity.towers.values()] == [
+        ["fp32"],
+        ["fp32"],
+    ]
+    assert [checks[0].batches for checks in parity.towers.values()] == [(1, 3, 64)] * 2
+    assert (parity.answers.pictures, parity.answers.ties) == (10, 0)
+
+
+def test_the_manifest_names_each_bank_by_its_digest(exported):
+    folder, published, _ = exported
+    assert list(published.release.banks) == ["default", "pets"]
+    for model, bank in zip(MODELS[2:], published.release.banks.values(), strict=True):
+        stored = read_bank(folder / model / "1" / "model.onnx").contract.bank
+        assert (bank.count, bank.digest) == (stored.count, stored.digest) == (2, stored.digest)
+        assert bank.templates is None
+
+
+def test_the_time_of_an_export_is_now_in_utc(publish_tiny, folder, monkeypatch):
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    published = publish_tiny(folder).release.published
+    moment = datetime.strptime(published, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    assert before <= moment <= datetime.now(timezone.utc)
+
+
+def test_labels_are_published_beside_their_bank(exported):
+    for model in MODELS[2:]:
+        lines = (exported.folder / model / "1" / "labels.tsv").read_text().splitlines()
+        assert [line.split("\t")[0] for line in lines[-2:]] == ["猫", "狗"]
+        assert f"{model}/1/labels.tsv" in exported.published.release.files
 
 
 def test_exporting_again_changes_nothing(publish_tiny, exported, filled):
@@ -126,13 +215,13 @@ def test_exporting_again_changes_nothing(publish_tiny, exported, filled):
     times = {path: path.stat().st_mtime_ns for path in filled.glob("*/1/*")}
     again = publish_tiny(filled, 0)
     assert (again.version, again.unchanged) == (1, True)
-    assert again.export == exported.published.export
+    assert again.release == exported.published.release
     assert _bytes_of(filled) == before
     assert {path: path.stat().st_mtime_ns for path in filled.glob("*/1/*")} == times
 
 
-def test_two_exports_into_two_folders_are_byte_identical(publish_tiny, exported, folder):
-    publish_tiny(folder, 0)
+def test_two_exports_into_two_folders_are_byte_identical(publish_tiny, exported, folder, afresh):
+    assert publish_tiny(folder, 0) == exported.published
     one, two = _bytes_of(exported.folder), _bytes_of(folder)
     assert MANIFEST in one
     assert one.keys() == two.keys()
@@ -147,15 +236,15 @@ def test_another_tower_becomes_version_2_and_version_1_stays(publish_tiny, expor
     assert {name: after[name] for name in first} == first
     manifest = read_manifest(filled)
     assert manifest is not None
-    assert manifest.exports == {"1": exported.published.export, "2": second.export}
-    assert check_repository(filled) == second.export
+    assert manifest.releases == {"1": exported.published.release, "2": second.release}
+    assert check_repository(filled) == second.release
 
 
 def test_going_back_to_an_older_tower_is_a_new_version(publish_tiny, exported, filled):
     publish_tiny(filled, 1)
     back = publish_tiny(filled, 0)
     assert (back.version, back.unchanged) == (3, False)
-    assert back.export.fingerprint == exported.published.export.fingerprint
+    assert back.release.fingerprint == exported.published.release.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -165,10 +254,10 @@ def test_going_back_to_an_older_tower_is_a_new_version(publish_tiny, exported, f
 )
 def test_a_tower_that_fails_the_gate_is_not_published(publish_tiny, exported, filled, side, end):
     before = _bytes_of(filled)
-    with pytest.raises(ModelError, match=f"the {side} tower's ONNX file is too far from PyTorch"):
+    with pytest.raises(ModelError, match=f"the {side} tower in fp32 is too far from the original"):
         publish_tiny(filled, 1, **{f"{side}_end": end})
     assert _bytes_of(filled) == before
-    assert check_repository(filled) == exported.published.export
+    assert check_repository(filled) == exported.published.release
     assert list(filled.rglob(".staging")) == []
 
 
@@ -180,7 +269,7 @@ def test_a_first_export_that_fails_the_gate_leaves_nothing_to_serve(publish_tiny
         check_repository(folder)
 
 
-@pytest.mark.parametrize("stop_at", [STEPS[0], STEPS[3], STEPS[6]])
+@pytest.mark.parametrize("stop_at", [STEPS[0], STEPS[1], STEPS[4], STEPS[6], STEPS[7]])
 def test_an_export_stopped_at_any_step_publishes_nothing(publish_tiny, folder, stop_at):
     def stop(step: str) -> None:
         if step == stop_at:
@@ -198,7 +287,7 @@ def test_a_folder_that_cannot_be_made_is_a_setup_error(publish_tiny, tmp_path, n
     with pytest.raises(SetupError, match=r"cannot be written.*nothing was published") as caught:
         publish_tiny(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
-    assert "choose another --output" in str(caught.value)
+    assert "name another folder" in str(caught.value)
 
 
 def test_a_manifest_that_cannot_be_read_is_a_setup_error(publish_tiny, folder):
@@ -214,10 +303,10 @@ def test_a_second_export_at_the_same_time_is_refused(publish_tiny, exported, fil
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(SetupError, match=f"another export is writing to {filled}"):
+        with pytest.raises(SetupError, match=f"another command is writing to {filled}"):
             publish_tiny(filled, 1)
         other.communicate()
-    assert check_repository(filled) == exported.published.export
+    assert check_repository(filled) == exported.published.release
     assert publish_tiny(filled, 1).version == 2
 
 
@@ -229,7 +318,7 @@ def test_a_killed_export_does_not_disturb_the_next(publish_tiny, folder):
     published = publish_tiny(folder)
     assert published.version == 1
     assert list(folder.rglob(".staging")) == []
-    assert check_repository(folder) == published.export
+    assert check_repository(folder) == published.release
 
 
 def test_a_version_that_the_manifest_does_not_list_is_replaced(publish_tiny, filled):
@@ -240,7 +329,7 @@ def test_a_version_that_the_manifest_does_not_list_is_replaced(publish_tiny, fil
     second = publish_tiny(filled, 1)
     assert second.version == 2
     assert {path.name for path in unlisted.iterdir()} == {"model.onnx", "model.py"}
-    assert check_repository(filled) == second.export
+    assert check_repository(filled) == second.release
 
 
 @pytest.mark.parametrize("data", [None, b"half"], ids=["missing", "cut short"])
@@ -251,7 +340,7 @@ def test_a_damaged_version_is_exported_anew(publish_tiny, filled, data):
         bank.write_bytes(data)
     again = publish_tiny(filled, 0)
     assert (again.version, again.unchanged) == (2, False)
-    assert check_repository(filled) == again.export
+    assert check_repository(filled) == again.release
 
 
 def test_a_config_that_was_edited_is_kept(publish_tiny, filled):
@@ -276,11 +365,160 @@ def test_no_compiled_python_is_published(repository):
     assert [name for name in names if name == "__pycache__" or name.endswith(".pyc")] == []
 
 
-def test_the_starter_is_published_whole(repository, starter):
-    tower, banks = starter
-    export = check_repository(repository)
-    assert export.fingerprint == tower.fingerprint()
-    assert export.parity["image"].least_cosine >= 0.99999
-    assert export.parity["text"].least_cosine >= 0.9999
-    served = {name.partition("/")[0] for name in export.files}
-    assert len(served) == 2 + len(banks)
+def test_the_starter_is_published_whole(repository, starter, plans):
+    release = check_repository(repository)
+    assert release.fingerprint == starter.fingerprint
+    assert release.parity.towers["image"][0].least_cosine >= 0.99999
+    assert release.parity.towers["text"][0].least_cosine >= 0.9999
+    assert release.parity.pixel_levels <= 0.01
+    assert release.parity.answers.largest_difference < 1e-3
+    assert release.parity.answers.ties == 0
+    served = {name.partition("/")[0] for name in release.files}
+    assert len(served) == 2 + len(plans)
+    assert {name: bank.count for name, bank in release.banks.items()} == {
+        name: len(plan.concepts) for name, plan in plans.items()
+    }
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_only_the_releases_to_keep_are_left(publish_tiny, filled, keep):
+    for seed in (1, 2):
+        published = publish_tiny(filled, seed, keep=keep)
+    manifest = read_manifest(filled)
+    assert manifest is not None
+    kept = [3, 2][:keep][::-1]
+    assert sorted(manifest.releases) == [str(version) for version in kept]
+    assert all(version_folders(filled / model) == kept for model in MODELS)
+    assert check_repository(filled) == published.release
+
+
+def test_a_folder_that_no_release_lists_goes_with_the_next_export(publish_tiny, filled):
+    for name in ("image_encoder/7", "label_bank_gone/1"):
+        (filled / name).mkdir(parents=True)
+    published = publish_tiny(filled, 1)
+    assert version_folders(filled / "image_encoder") == [1, 2]
+    assert not (filled / "label_bank_gone").exists()
+    assert check_repository(filled) == published.release
+
+
+def test_three_releases_are_kept_unless_told_otherwise(make_tower, make_banks, filled):
+    for seed in (1, 2, 3):
+        publish(make_tower(seed), make_banks("default", "pets"), filled, step=len)
+    manifest = read_manifest(filled)
+    assert manifest is not None
+    assert sorted(manifest.releases) == ["2", "3", "4"]
+    assert version_folders(filled / "text_encoder") == [2, 3, 4]
+
+
+def _bank(folder: Path, published: Published, model: str) -> StoredBank:
+    return read_bank(folder / model / str(published.version) / "model.onnx")
+
+
+def test_a_bank_that_an_export_does_not_name_is_built_for_the_new_model(
+    make_tower, make_banks, filled
+):
+    tower, told = make_tower(1), []
+    published = publish(tower, make_banks("default"), filled, step=told.append)
+    assert list(published.release.banks) == ["default", "pets"]
+    assert "label bank pets" in told
+    first = read_bank(filled / "label_bank_pets" / "1" / "model.onnx")
+    second = _bank(filled, published, "label_bank_pets")
+    assert (second.labels, second.categories) == (first.labels, first.categories)
+    assert second.contract.fingerprint == tower.fingerprint != first.contract.fingerprint
+    assert second.contract.bank.created == first.contract.bank.created
+    expected = _bank(filled, published, "label_bank").embeddings
+    assert second.embeddings.tolist() == expected.tolist()
+    assert second.embeddings.tolist() != first.embeddings.tolist()
+
+
+def test_a_carried_bank_keeps_its_whole_concepts(make_tower, make_banks, folder):
+    concepts = [
+        Concept("猫", ("猫咪",), "动物", ("宠物",), "在睡觉的猫"),
+        Concept("狗", (), "动物", ("宠物",)),
+    ]
+    own = BankPlan("own", concepts, None, "2020-02-02")
+    publish(make_tower(0), [*make_banks("default"), own], folder, step=len)
+    published = publish(make_tower(1), make_banks("default"), folder, step=len)
+    carried = published_plan(folder, published.release, "own")
+    assert (list(carried.concepts), carried.created) == (concepts, "2020-02-02")
+    given = publish(make_tower(1), [*make_banks("default"), own], folder, step=len)
+    assert given.unchanged  # so its rows are what the same plan gives
+
+
+def test_a_carried_bank_keeps_the_templates_that_were_chosen_for_it(make_tower, folder):
+    concepts = [Concept("猫"), Concept("狗")]
+    chosen = Templates("own.txt", ("一张{}的照片", "一只{}"))
+    plans = [BankPlan("default", concepts, None, "d"), BankPlan("own", concepts, chosen, "d")]
+    publish(make_tower(0), plans, folder, step=len)
+    second = replace(make_tower(1), templates="zh")
+    published = publish(second, plans[:1], folder, step=len)
+    own = _bank(folder, published, "label_bank_own").contract.bank
+    assert own.templates == chosen.texts
+    assert published.release.banks["own"].templates == "own.txt"
+    # The model's own choice follows the model.
+    default = _bank(folder, published, "label_bank").contract.bank
+    assert len(default.templates) > 2
+    assert published.release.banks["default"].templates is None
+
+
+def test_without_a_default_bank_the_repositorys_is_kept(make_tower, make_banks, filled):
+    published = publish(make_tower(1), make_banks("more"), filled, step=len)
+    assert set(published.release.banks) == {"default", "pets", "more"}
+    assert published.release.served == dict.fromkeys((*MODELS, "label_bank_more"), 2)
+
+
+def test_a_bank_is_described_by_the_exported_text_tower(exported, make_tower):
+    stored = read_bank(exported.folder / "label_bank" / "1" / "model.onnx")
+    path = exported.folder / "text_encoder" / "1" / "model.onnx"
+    rows = TextTower(path, stored.tokenizer, stored.contract).encode(["猫", "狗"])
+    np.testing.assert_allclose(stored.embeddings, rows, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("image", "text"), [("int8", "int8"), ("fp16", "fp16"), ("fp32", "fp16"), ("int8", "fp32")]
+)
+def test_a_lower_precision_is_compared_beside_fp32(make_tower, make_banks, folder, image, text):
+    precision, told = Precision(image=image, text=text), []
+    tower = replace(make_tower(text_end=nn.Linear(8, 8)), precision=precision)
+    published = publish(tower, make_banks("default"), folder, step=told.append)
+    lowered = {"image": image, "text": text}
+    found = {
+        side: [check.precision for check in checks]
+        for side, checks in published.release.parity.towers.items()
+    }
+    assert found == {
+        side: ["fp32"] if lower == "fp32" else ["fp32", lower] for side, lower in lowered.items()
+    }
+    assert published.release.precision == precision
+    for side, lower in lowered.items():
+        assert (f"{side} tower in {lower} against the original" in told) == (lower != "fp32")
+        version = folder / f"{side}_encoder" / "1"
+        assert {path.name for path in version.iterdir()} == {"model.onnx", "model.py"}
+        kinds = {tensor.data_type for tensor in onnx.load(version / "model.onnx").graph.initializer}
+        assert kinds & set(KINDS.values()) == ({KINDS[lower]} if lower in KINDS else set())
+    contract = _bank(folder, published, "label_bank").contract
+    assert (contract.precision, contract.fingerprint) == (precision, tower.fingerprint)
+
+
+def test_a_model_keeps_its_weights_and_may_be_exported_again(
+    make_tower, make_banks, exported, folder
+):
+    tower, fresh = make_tower(0), make_tower(0)
+    assert publish(tower, make_banks("default", "pets"), folder, step=len) == exported.published
+    for side in ("image", "text"):
+        weights, expected = getattr(tower, side).state_dict(), getattr(fresh, side).state_dict()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert publish(tower, make_banks("default", "pets"), folder, step=len).unchanged
+
+
+def test_progress_tells_each_bank_and_how_far_it_is(make_tower, make_banks, folder):
+    told = []
+    publish(
+        make_tower(0),
+        make_banks("default", "pets"),
+        folder,
+        step=len,
+        progress=lambda *values: told.append(values),
+    )
+    assert told == [("default", 0, 2), ("default", 2, 2), ("pets", 0, 2), ("pets", 2, 2)]

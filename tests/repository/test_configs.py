@@ -68,7 +68,7 @@ def test_a_tower_takes_the_clients_largest_batch(model, profile):
 
 @every_tower
 def test_a_tower_takes_the_batches_that_the_parity_gate_tried(model, profile):
-    from wanwu_export.onnx_towers import MAX_BATCH
+    from wanwu_export.parity import MAX_BATCH
 
     assert config(model, profile).max_batch_size == MAX_BATCH
 

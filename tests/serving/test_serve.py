@@ -183,6 +183,16 @@ def test_a_half_written_model_is_refused_before_triton_starts(
         EmbeddedServer(ServerOptions(copy)).__enter__()
 
 
+def test_a_version_that_no_export_finished_is_refused_before_triton_starts(
+    repository: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy, copy_function=os.link)
+    shutil.copytree(copy / "text_encoder" / "1", copy / "text_encoder" / "2")
+    with pytest.raises(SetupError, match="text_encoder/2 was left by an interrupted command"):
+        EmbeddedServer(ServerOptions(copy)).__enter__()
+
+
 def test_a_model_that_triton_cannot_load_is_named_with_its_reason(
     repository: Path, tmp_path: Path
 ) -> None:

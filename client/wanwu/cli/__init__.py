@@ -18,7 +18,9 @@ from wanwu.cli.demo import demo
 from wanwu.cli.doctor import doctor
 from wanwu.cli.evaluate import evaluate
 from wanwu.cli.export import export
+from wanwu.cli.labels import app as labels
 from wanwu.cli.recognize import recognize
+from wanwu.cli.repository import app as repository
 from wanwu.cli.serve import serve
 from wanwu.errors import InputError, ModelError, ServerError, SetupError, WanwuError
 
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 for command in (recognize, serve, export, doctor, evaluate, demo):
     app.command()(command)
+app.add_typer(labels, name="labels")
+app.add_typer(repository, name="repository")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,62 +3,131 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wanwu.cli.options import Keep, Templates
+
+if TYPE_CHECKING:
+    from wanwu.contract import Precision
+    from wanwu_export.banks import BankPlan
+    from wanwu_export.dual_tower import DualTower
+
 INSTALL_EXPORT = "pip install 'wanwu[export]'"
+STARTER = "starter"
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="The model: `starter`.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The model: `starter`, a folder, ORG/NAME on the hub, or modelscope:ORG/NAME."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
             "--output", envvar="WANWU_MODEL_REPOSITORY", help="The model repository to fill."
         ),
     ] = Path("model_repository"),
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the hub's model.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8; or for each tower: image=int8,text=fp32")
+    ] = "fp32",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Labels of a bank: .txt, .csv or .tsv. [1000 everyday things]"),
+    ] = None,
+    bank: Annotated[str, typer.Option(help="The name of that bank.")] = "default",
+    templates: Templates = None,
+    keep: Keep = 3,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Read pickled weights where there are no safetensors."),
+    ] = False,
 ) -> None:
     """Export a model into a Triton model repository, as its next version.
 
-    The ONNX files are compared with PyTorch first; when they differ, nothing is published.
-    Exporting the same model again changes nothing.
+    Everything is read from the checkpoint's own files. The ONNX files are compared with the
+    original first; when they answer otherwise, nothing is published. Banks that the repository
+    has already are built anew for the model. Exporting the same model again changes nothing.
     """
     import time
 
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+    from wanwu.cli.progress import steps
     from wanwu.errors import InputError, SetupError
 
-    if source != "starter":
-        raise InputError(f"{source!r} is no model this release exports; expected `starter`")
     try:
+        from wanwu_export.parity import report
+        from wanwu_export.precision import read_precision
         from wanwu_export.publish import publish
-        from wanwu_export.starter import build_starter
     except ImportError as error:
         raise SetupError(
             f"exporting needs the package {error.name}; run: {INSTALL_EXPORT}"
         ) from error
 
+    if source == STARTER and (revision is not None or allow_pickle):
+        raise InputError("--revision and --allow-pickle are for checkpoints; leave them out")
+    chosen = read_precision(precision)
+    plans = _plans(labels, bank, templates)
     started = time.monotonic()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("load weights")
-        tower, banks = build_starter()
+    with steps() as progress:
+        progress.step("load weights")
+        tower = _load(source, revision, chosen, allow_pickle)
         published = publish(
             tower,
-            banks,
+            plans,
             output,
-            step=lambda text: progress.update(task, description=text),
+            step=progress.step,
+            progress=progress.count,
+            keep=keep,
         )
     seconds = time.monotonic() - started
+    release = published.release
     what = "unchanged, still" if published.unchanged else "published as"
     typer.echo(
-        f"wanwu: {published.export.model.name} {what} version {published.version} in {output} "
+        f"wanwu: {release.model.name} {what} version {published.version} in {output} "
         f"({seconds:.0f} s)"
     )
-    for side, parity in published.export.parity.items():
-        typer.echo(f"wanwu:   {side} tower against PyTorch: least cosine {parity.least_cosine:.7f}")
-    for bank in banks:
-        typer.echo(f"wanwu:   bank {bank.name}: {len(bank.concepts)} labels")
+    for compared, figure in report(release.parity):
+        typer.echo(f"wanwu:   {compared}: {figure}")
+    for name, released in release.banks.items():
+        typer.echo(f"wanwu:   bank {name}: {released.count} labels")
+
+
+def _plans(labels: Path | None, bank: str, templates: str | None) -> list[BankPlan]:
+    """Give the banks to build: the caller's own, or those that come with Wanwu."""
+    from dataclasses import replace
+
+    from wanwu.bank import bank_model
+    from wanwu.errors import InputError
+    from wanwu_export.banks import built_in_plans, file_plan
+    from wanwu_export.templates import load_templates
+
+    bank_model(bank)  # before the long work: is this a name a bank can have?
+    chosen = None if templates is None else load_templates(templates)
+    if labels is None:
+        if bank != "default":
+            raise InputError(f"--bank {bank} was given without --labels; name its label file")
+        return [replace(plan, templates=chosen) for plan in built_in_plans()]
+    plan, notes = file_plan(labels, bank, chosen)
+    for note in notes:
+        typer.echo(f"wanwu: {labels}: {note}", err=True)
+    built_in = [] if bank == "default" else built_in_plans()
+    return [*(other for other in built_in if other.name != bank), plan]
+
+
+def _load(source: str, revision: str | None, precision: Precision, allow_pickle: bool) -> DualTower:
+    if source == STARTER:
+        from wanwu_export.starter import build_starter
+
+        return build_starter(precision)
+    from wanwu_export.checkpoint.source import locate
+
+    checkpoint = locate(source, revision=revision, allow_pickle=allow_pickle)
+    from wanwu_export.checkpoint.model import load_checkpoint
+
+    return load_checkpoint(checkpoint, precision)

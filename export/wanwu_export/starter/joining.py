@@ -11,16 +11,19 @@ come out right; docs/decisions/0002 gives the measurements:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wanwu_export.concepts import Concept
+from wanwu_export.describe import Weights, describe
+from wanwu_export.templates import load_templates
 
-#: Weight of a concept's other names, and of its broader words, beside its label.
-ALIAS_WEIGHT, BROADER_WEIGHT = 0.3, 0.6
+#: The sentence encoder knows no captions: a sentence around a label pulls it away.
+TEMPLATES = "bare"
+WEIGHTS = Weights(alias=0.3, description=0.3, broader=0.6)
 #: Share of the mean variance added to every direction before whitening.
 SHRINKAGE = 0.05
 
@@ -73,27 +76,9 @@ class JoinedClassifier(nn.Module):
         return functional.normalize(probabilities @ self.descriptions, dim=-1)
 
 
-def vocabulary(concepts: Iterable[Concept]) -> list[str]:
-    """Give every text of the concepts once, sorted."""
-    texts: set[str] = set()
-    for concept in concepts:
-        texts.update((concept.label, concept.category, *concept.aliases, *concept.broader))
-    return sorted(texts - {""})
-
-
-def describe(concepts: Sequence[Concept], encode: EncodeTexts) -> Tensor:
-    """Embed concepts by all that is known of them: FP32 [len(concepts), D], unit length."""
-    texts = vocabulary(concepts)
-    embedded = dict(zip(texts, encode(texts), strict=True))
-    return torch.stack([_describe(concept, embedded) for concept in concepts])
-
-
-def _describe(concept: Concept, embedded: dict[str, Tensor]) -> Tensor:
-    total = embedded[concept.label]
-    broader = dict.fromkeys((*concept.broader, concept.category))
-    broader.pop("", None)
-    for texts, weight in ((concept.aliases, ALIAS_WEIGHT), (tuple(broader), BROADER_WEIGHT)):
-        if texts:
-            mean = torch.stack([embedded[text] for text in texts]).mean(0)
-            total = total + weight * functional.normalize(mean, dim=-1)
-    return functional.normalize(total, dim=-1)
+def describe_concepts(concepts: Sequence[Concept], encode: EncodeTexts) -> Tensor:
+    """Embed concepts as the starter does: FP32 [len(concepts), D], unit length."""
+    rows = describe(
+        concepts, lambda texts: encode(texts).numpy(), load_templates(TEMPLATES), WEIGHTS
+    )
+    return torch.from_numpy(rows)

@@ -10,50 +10,58 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
-import torch
 import tritonclient.grpc as triton
+from torch import Tensor, nn
 
 from wanwu import ModelError, Recognition, Recognizer
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.repository import Manifest, read_manifest, write_manifest
 from wanwu.samples import cat_photo, sample_photos
-from wanwu_export.dual_tower import BankSource, DualTower
+from wanwu_export.banks import BankPlan, built_in_plans
+from wanwu_export.dual_tower import DualTower
 from wanwu_export.publish import publish
-from wanwu_export.starter.joining import JoinedClassifier
 
 CLIENTS = 8
 OWN_LABELS = ("猫", "汽车", "咖啡", "宫殿")
+MODELS = ("image_encoder", "text_encoder", "label_bank", "label_bank_seed18", "label_bank_luxury")
 
 
-def permuted(tower: DualTower, banks: list[BankSource]) -> tuple[DualTower, list[BankSource]]:
-    """Make a second version that answers the same, and nonsense when mixed with the first.
+class Turned(nn.Module):
+    """Turns embeddings to the opposite side."""
 
-    Class i gets the description of class p(i), and row p(i) of the bank gets the label of class i.
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return -embeddings
+
+
+def turned(tower: DualTower, plans: list[BankPlan]) -> tuple[DualTower, list[BankPlan]]:
+    """Make a second version that answers the same, and the opposite when mixed with the first.
+
+    Both towers give opposite embeddings, and the default bank holds its labels in another order.
     """
-    places = torch.roll(torch.arange(1000), 500)
-    joined = tower.image[1]
-    assert isinstance(joined, JoinedClassifier)
-    descriptions = joined.descriptions[places]
-    image = torch.nn.Sequential(tower.image[0], JoinedClassifier(joined.classifier, descriptions))
-    default = banks[0]
-    concepts = [default.concepts[int(place)] for place in torch.argsort(places)]
-    model = msgspec.structs.replace(tower.model, revision="2")
-    second = replace(tower, image=image.eval(), model=model)
-    return second, [replace(default, concepts=concepts), *banks[1:]]
+    second = replace(
+        tower,
+        image=nn.Sequential(tower.image, Turned()).eval(),
+        text=nn.Sequential(tower.text, Turned()).eval(),
+        model=msgspec.structs.replace(tower.model, revision="2"),
+    )
+    default, *others = plans
+    half = len(default.concepts) // 2
+    concepts = [*default.concepts[half:], *default.concepts[:half]]
+    return second, [replace(default, concepts=concepts), *others]
 
 
 @pytest.fixture(scope="module")
 def two_versions(
-    repository: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    starter: tuple[DualTower, list[BankSource]],
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, starter: DualTower
 ) -> Path:
     """A repository with both versions published."""
     folder = tmp_path_factory.mktemp("swap") / "model_repository"
     shutil.copytree(repository, folder)
-    published = publish(*permuted(*starter), folder, step=lambda text: None)
+    published = publish(*turned(starter, built_in_plans()), folder, step=lambda text: None)
     assert published.version == 2
+    assert published.release.served == dict.fromkeys(MODELS, 2)
     return folder
 
 
@@ -64,7 +72,7 @@ def first_version(two_versions: Path, tmp_path: Path) -> Iterator[tuple[Embedded
     shutil.copytree(two_versions, folder, ignore=shutil.ignore_patterns("2", "manifest.json"))
     both = read_manifest(two_versions)
     assert both is not None
-    write_manifest(folder, Manifest(exports={"1": both.exports["1"]}))
+    write_manifest(folder, Manifest(releases={"1": both.releases["1"]}))
     options = ServerOptions(folder, grpc_port=free_port(), metrics_port=None)
     with EmbeddedServer(options) as server:
         yield server, folder
@@ -78,9 +86,6 @@ def add_second_version(two_versions: Path, folder: Path, models: tuple[str, ...]
 def load(server: EmbeddedServer, model: str) -> None:
     with triton.InferenceServerClient(server.url) as admin:
         admin.load_model(model, headers=server.admin_headers)
-
-
-MODELS = ("image_encoder", "text_encoder", "label_bank", "label_bank_seed18", "label_bank_luxury")
 
 
 @pytest.mark.parametrize("order", [MODELS, MODELS[::-1]], ids=["towers first", "banks first"])
@@ -106,6 +111,7 @@ def test_no_request_fails_and_no_answer_mixes_versions(
 
     with Recognizer(server.url) as probe:
         expected = expected_answers(probe, photos)
+        first_pictures, first_texts = embeddings(probe, photos)
         clients = [Recognizer(server.url, timeout_s=30) for _ in range(CLIENTS)]
         threads = [
             threading.Thread(target=call, args=(client, number % 4 == 0))
@@ -122,6 +128,7 @@ def test_no_request_fails_and_no_answer_mixes_versions(
         for thread in threads:
             thread.join(60)
         expected |= expected_answers(probe, photos)
+        pictures, texts = embeddings(probe, photos)
     assert failures == []
     wrong = [
         (place, own, answer.top.label)
@@ -131,10 +138,20 @@ def test_no_request_fails_and_no_answer_mixes_versions(
     assert wrong == []
     first, second = dict.fromkeys(answer.fingerprint for _, _, answer in answers)
     assert first != second
-    by_bank = [(expected[first, False, n], expected[second, False, n]) for n in range(len(photos))]
-    assert all(one == two for one, two in by_bank)
-    own = [(expected[first, True, n], expected[second, True, n]) for n in range(len(photos))]
-    assert any(one != two for one, two in own)  # the two versions really differ
+    for own in (False, True):
+        of_each = [(expected[first, own, n], expected[second, own, n]) for n in range(len(photos))]
+        assert all(one == two for one, two in of_each)
+    # The two versions really differ: whatever is mixed comes out wrong.
+    right = (pictures @ texts.T).argmax(1)
+    assert ((first_pictures @ first_texts.T).argmax(1) == right).all()
+    assert ((first_pictures @ texts.T).argmax(1) != right).all()
+    assert ((pictures @ first_texts.T).argmax(1) != right).all()
+
+
+def embeddings(client: Recognizer, photos: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Give what the served towers make of the pictures and of the own labels."""
+    pictures = np.stack([client.embed_image(photo) for photo in photos])
+    return pictures, client.embed_texts(OWN_LABELS)
 
 
 def expected_answers(client: Recognizer, photos: list[bytes]) -> dict[tuple[int, bool, int], str]:

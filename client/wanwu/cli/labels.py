@@ -1,0 +1,223 @@
+"""`wanwu labels`: the label banks of an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wanwu.cli.options import Keep, ModelRepository, Templates
+
+MODEL_REPOSITORY = Path("model_repository")
+
+app = typer.Typer(help="Build, list, show, compare and remove label banks.", no_args_is_help=True)
+
+
+class Format(str, Enum):
+    """How a command answers."""
+
+    table = "table"
+    json = "json"
+
+
+class ListFormat(str, Enum):
+    """How a list of labels is printed. A TSV file can be built again."""
+
+    table = "table"
+    tsv = "tsv"
+    json = "json"
+
+
+OutputFormat = Annotated[Format, typer.Option("--format", help="Output.")]
+
+
+@app.command()
+def build(
+    file: Annotated[Path, typer.Argument(help="The labels: .txt, .csv or .tsv, in UTF-8.")],
+    bank: Annotated[
+        str | None,
+        typer.Option("--bank", help="The bank's name, needed; `default` replaces the default one."),
+    ] = None,
+    templates: Templates = None,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+    keep: Keep = 3,
+) -> None:
+    """Embed a file of labels with the exported model and publish it as a bank.
+
+    The towers stay as they are. A build that was stopped goes on from where it was.
+    """
+    import time
+
+    from wanwu.bank import bank_model
+    from wanwu.cli.progress import steps
+    from wanwu.errors import InputError
+
+    _need_export()
+    from wanwu_export import label_banks
+    from wanwu_export.banks import file_plan
+    from wanwu_export.templates import load_templates
+
+    if bank is None:
+        raise InputError(
+            f"the bank for {file} has no name; give one, such as `--bank {_example(file)}`, or "
+            "`--bank default`, which replaces the default bank"
+        )
+    bank_model(bank)  # is this a name a bank can have?
+    plan, notes = file_plan(file, bank, None if templates is None else load_templates(templates))
+    _print_notes(file, notes)
+    resumed: int | None = None
+    started = time.monotonic()
+
+    def count(name: str, done: int, total: int) -> None:
+        nonlocal resumed
+        if resumed is None:
+            resumed = done
+            if done:
+                _tell(f"going on from an interrupted build: {done:,} of {total:,} labels are done")
+        progress.count(name, done, total)
+
+    try:
+        with steps() as progress:
+            built = label_banks.build(
+                model_repository, plan, keep=keep, step=progress.step, progress=count
+            )
+    except KeyboardInterrupt:
+        _tell("stopped; the same command goes on from here")
+        raise
+    seconds = time.monotonic() - started
+    labels = built.release.banks[bank].count
+    version = built.release.served[bank_model(bank)]
+    what = "unchanged, still" if built.unchanged else "published as"
+    typer.echo(
+        f"wanwu: bank {bank} {what} version {version} in {model_repository}: {labels:,} labels "
+        f"in {seconds:.1f} s, {(labels - (resumed or 0)) / seconds:,.0f} labels a second"
+    )
+    if not built.unchanged:
+        typer.echo("wanwu: `wanwu repository load` puts it into a running server")
+
+
+@app.command("list")
+def list_banks(
+    output_format: OutputFormat = Format.table,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """List the banks of a model repository."""
+    from dataclasses import asdict
+
+    _need_export()
+    from wanwu.cli.label_tables import print_banks, print_json
+    from wanwu_export.label_banks import summaries
+
+    banks = summaries(model_repository)
+    if output_format is Format.json:
+        print_json([asdict(bank) for bank in banks])
+    else:
+        print_banks(banks)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The bank: NAME, or NAME@VERSION.")],
+    output_format: Annotated[
+        ListFormat, typer.Option("--format", help="Output; tsv can be built again.")
+    ] = ListFormat.table,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many labels. [all]")] = None,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """Show the labels of a bank, with all that is known of them."""
+    from dataclasses import asdict
+
+    _need_export()
+    from wanwu.cli.label_tables import print_concepts, print_json, print_tsv
+    from wanwu_export.label_banks import published_concepts
+
+    concepts = published_concepts(model_repository, name)
+    shown = concepts[:limit]
+    if output_format is ListFormat.json:
+        print_json([asdict(concept) for concept in shown])
+    elif output_format is ListFormat.tsv:
+        print_tsv(shown)
+    else:
+        print_concepts(shown)
+        if len(shown) < len(concepts):
+            _tell(f"{len(concepts) - len(shown):,} more labels are not shown: --limit {limit}")
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="NAME, NAME@VERSION or a label file.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same; what A became.")],
+    output_format: OutputFormat = Format.table,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """Compare two lists of labels: + added, - removed, ~ changed."""
+    _need_export()
+    from wanwu.cli.label_tables import diff_as_dict, print_diff, print_json
+    from wanwu_export import label_banks
+
+    sides = []
+    for side in (before, after):
+        found = label_banks.read_list(model_repository, side)
+        _print_notes(side, found.notes)
+        sides.append(found.concepts)
+    difference = label_banks.diff(*sides)
+    if output_format is Format.json:
+        print_json(diff_as_dict(difference))
+    else:
+        print_diff(difference)
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The bank.")],
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+    keep: Keep = 3,
+) -> None:
+    """Remove a bank from what a model repository serves."""
+    _need_export()
+    from wanwu_export.versions import remove_bank
+
+    remove_bank(model_repository, name, keep)
+    typer.echo(f"wanwu: bank {name} removed from {model_repository}")
+    typer.echo("wanwu: `wanwu repository load` takes it out of a running server")
+
+
+def _need_export() -> None:
+    """Check that the packages are there which read and write banks.
+
+    Raises:
+        SetupError: one is missing.
+    """
+    from wanwu.cli.export import INSTALL_EXPORT
+    from wanwu.errors import SetupError
+
+    try:
+        import wanwu_export.label_banks  # noqa: F401
+    except ImportError as error:
+        raise SetupError(
+            f"label banks need the package {error.name}; run: {INSTALL_EXPORT}"
+        ) from error
+
+
+def _example(file: Path) -> str:
+    """Give the file's name as a bank's name, where it can be one."""
+    from wanwu.bank import bank_model
+    from wanwu.errors import InputError
+
+    try:
+        bank_model(file.stem)
+    except InputError:
+        return "pets"
+    return file.stem
+
+
+def _tell(text: str) -> None:
+    typer.echo(f"wanwu: {text}", err=True)
+
+
+def _print_notes(source: str | Path, notes: Iterable[str]) -> None:
+    for note in notes:
+        _tell(f"{source}: {note}")

@@ -1,0 +1,60 @@
+"""A progress display on standard error for commands that take their time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Steps(Protocol):
+    """What a command tells of its work."""
+
+    def step(self, text: str) -> None:
+        """Say what is being done now."""
+
+    def count(self, bank: str, done: int, total: int) -> None:
+        """Say how many labels of a bank are embedded, of how many."""
+
+
+class _Display:
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._task = progress.add_task("", total=None)
+
+    def step(self, text: str) -> None:
+        self._progress.reset(self._task, total=None, description=text)
+        if not self._console.is_terminal:
+            self._console.print(f"wanwu: {text} …", markup=False, highlight=False)
+
+    def count(self, bank: str, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """Show what is being done; away from a terminal, a line for each step."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        yield _Display(progress, console)

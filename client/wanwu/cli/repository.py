@@ -1,0 +1,245 @@
+"""`wanwu repository`: the versions of a model repository."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wanwu.cli.options import Keep, ModelRepository, Url
+
+if TYPE_CHECKING:
+    from wanwu.repository import Manifest, Release
+
+MODEL_REPOSITORY = Path("model_repository")
+COLUMNS = ("", "version", "published (UTC)", "what", "model", "precision", "banks", "size")
+
+app = typer.Typer(
+    help="List, check, go back to, prune and load the versions of a model repository.",
+    no_args_is_help=True,
+)
+
+
+class Format(str, Enum):
+    """How the versions are printed."""
+
+    table = "table"
+    json = "json"
+
+
+@app.command("list")
+def list_versions(
+    output_format: Annotated[Format, typer.Option("--format", help="Output.")] = Format.table,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """List the versions that are kept, newest first; * marks the one served."""
+    import json
+
+    manifest = _manifest(model_repository)
+    versions = [
+        _as_dict(number, manifest.releases[str(number)], served=number == manifest.newest)
+        for number in _kept(manifest)
+    ]
+    on_disk = _disk_bytes(model_repository)
+    if output_format is Format.json:
+        listed = {"versions": versions, "bytes_on_disk": on_disk}
+        typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+        return
+    _print_table(versions)
+    typer.echo(f"wanwu: {_size(on_disk)} on disk, where versions share what they have in common")
+
+
+@app.command()
+def verify(
+    all_versions: Annotated[
+        bool, typer.Option("--all", help="Check every version that is kept, not the newest alone.")
+    ] = False,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """Check that every published file is as it was published, and that nothing else is served.
+
+    Each problem is a line that says what to do, and the exit code is 1.
+    """
+    _need_export()
+    from wanwu_export import versions
+
+    problems = versions.verify(model_repository, all_versions=all_versions)
+    for problem in problems:
+        typer.secho(f"wanwu: {problem}", err=True, fg="red")
+    if problems:
+        raise typer.Exit(1)
+    manifest = _manifest(model_repository)
+    numbers = _kept(manifest) if all_versions else [manifest.newest]
+    files = {name for number in numbers for name in manifest.releases[str(number)].files}
+    what = f"version {numbers[0]}" if len(numbers) == 1 else f"versions {_joined(numbers)}"
+    typer.echo(f"wanwu: {len(files)} files of {what} are as published")
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        int | None,
+        typer.Option(
+            "--to", min=1, help="The version to go back to. [the last that served something else]"
+        ),
+    ] = None,
+    keep: Keep = 3,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """Publish what an older version served as the next version.
+
+    Its files are checked first. Banks that are younger are kept.
+    """
+    from wanwu.cli.progress import steps
+
+    _need_export()
+    from wanwu_export import versions
+
+    with steps() as progress:
+        done = versions.rollback(
+            model_repository, to, keep=keep, step=progress.step, progress=progress.count
+        )
+    if done.unchanged:
+        same = (
+            "is" if done.version == done.to else f"has the same files as version {done.to}, and is"
+        )
+        typer.echo(f"wanwu: version {done.version} {same} what is served now; nothing was changed")
+        return
+    typer.echo(f"wanwu: version {done.version} in {model_repository} is what {done.to} was")
+    typer.echo("wanwu: `wanwu repository load` puts it into a running server")
+
+
+@app.command()
+def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) -> None:
+    """Remove all but the newest versions, and what interrupted commands left behind."""
+    _need_export()
+    from wanwu_export import versions
+
+    before = _disk_bytes(model_repository)
+    removed = versions.prune(model_repository, keep)
+    freed = before - _disk_bytes(model_repository)
+    for folder in removed:
+        typer.echo(f"wanwu: removed {folder}")
+    kept = _joined(_kept(_manifest(model_repository)))
+    what = f"{_size(freed)} freed" if removed else "nothing to remove"
+    typer.echo(f"wanwu: {what}; kept: {kept}")
+
+
+@app.command()
+def load(
+    url: Url = None,
+    admin_key: Annotated[
+        str | None,
+        typer.Option(help="The server's key. [WANWU_ADMIN_KEY, or the one `wanwu serve` keeps]"),
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that loading one model may take.")
+    ] = 600.0,
+    model_repository: ModelRepository = MODEL_REPOSITORY,
+) -> None:
+    """Let a running Triton serve the newest version, without a restart.
+
+    Clients go on meanwhile. The server must read the same model repository, under explicit model
+    control as `wanwu serve` starts it.
+    """
+    from wanwu.loading import load_published
+    from wanwu.settings import Settings
+
+    address = Settings.from_env(url=url, timeout_s=timeout_s).url
+    changes = load_published(address, admin_key, model_repository, timeout_s)
+    for change in changes:
+        typer.echo(f"wanwu: {change}")
+    if not changes:
+        newest = _manifest(model_repository).newest
+        typer.echo(f"wanwu: {address} serves version {newest} already; nothing was changed")
+
+
+def _need_export() -> None:
+    """Check that the packages are there which read and write versions.
+
+    Raises:
+        SetupError: one is missing.
+    """
+    from wanwu.cli.export import INSTALL_EXPORT
+    from wanwu.errors import SetupError
+
+    try:
+        import wanwu_export.versions  # noqa: F401
+    except ImportError as error:
+        raise SetupError(
+            f"this command needs the package {error.name}; run: {INSTALL_EXPORT}"
+        ) from error
+
+
+def _manifest(repository: Path) -> Manifest:
+    from wanwu.repository import newest_release, read_manifest
+
+    newest_release(repository)  # says what to do where there is none
+    manifest = read_manifest(repository)
+    assert manifest is not None  # noqa: S101 - it was read just now
+    return manifest
+
+
+def _kept(manifest: Manifest) -> list[int]:
+    return sorted(map(int, manifest.releases), reverse=True)
+
+
+def _as_dict(number: int, release: Release, *, served: bool) -> dict[str, Any]:
+    """Give one version as plain values. The fingerprint is text: JSON numbers lose digits."""
+    return {
+        "version": number,
+        "served": served,
+        "published": release.published,
+        "what": release.what,
+        "model": release.model.name,
+        "revision": release.model.revision,
+        "fingerprint": str(release.fingerprint),
+        "precision": {"image": release.precision.image, "text": release.precision.text},
+        "banks": {name: bank.count for name, bank in release.banks.items()},
+        "bytes": sum(file.bytes for file in release.files.values()),
+    }
+
+
+def _print_table(versions: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1))
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column in ("published (UTC)", "size"))
+    for version in versions:
+        precision, banks = version["precision"], version["banks"]
+        cells = (
+            "*" if version["served"] else "",
+            str(version["version"]),
+            version["published"].replace("T", " ").removesuffix("Z"),
+            version["what"],
+            version["model"],
+            precision["image"] if len(set(precision.values())) == 1 else _pairs(precision, "="),
+            _pairs(banks, " "),
+            _size(version["bytes"]),
+        )
+        # Text, since a string would be read as markup: a name may hold brackets.
+        table.add_row(*map(Text, cells))
+    Console().print(table)
+
+
+def _pairs(values: dict[str, Any], between: str) -> str:
+    return ", ".join(f"{name}{between}{value}" for name, value in values.items())
+
+
+def _joined(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
+def _disk_bytes(repository: Path) -> int:
+    """Give the size of a repository's files; those that versions share are counted once."""
+    files = (path.stat() for path in repository.rglob("*") if path.is_file())
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())

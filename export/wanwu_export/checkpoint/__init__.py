@@ -1,0 +1,1 @@
+"""Hugging Face style checkpoints of dual-tower models, read through transformers."""
