@@ -36,20 +36,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", type=Path, help="a folder; without it one is made")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make:
+        make(arguments.make)
+        return
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
     with tempfile.TemporaryDirectory(prefix="wanwu-bench-") as name:
         folder = Path(name)
-        checkpoint = arguments.checkpoint or _make(folder / "checkpoint")
+        checkpoint = arguments.checkpoint or folder / "checkpoint"
+        if arguments.checkpoint is None:
+            # Apart, since a process's largest memory counts for those it starts as well.
+            _apart("--make", str(checkpoint))
         _run(folder, checkpoint)
 
 
-def _make(folder: Path) -> Path:
+def make(folder: Path) -> None:
+    """Save a Chinese-CLIP ViT-B/16 with random weights."""
     from support.checkpoints import FULL_SIZE, make_checkpoint
 
-    return make_checkpoint(FULL_SIZE, folder)
+    make_checkpoint(FULL_SIZE, folder)
 
 
 def _run(folder: Path, checkpoint: Path) -> None:
@@ -137,12 +145,19 @@ def _cosines(repository: Path) -> dict[str, float]:
 
 
 def _measure_apart(side: str, runner: str, path: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--measure", side, runner, str(path)]
+    found: dict[str, Any] = json.loads(
+        _apart("--measure", side, runner, str(path)).splitlines()[-1]
+    )
+    return found
+
+
+def _apart(*arguments: str) -> str:
+    """Run this script in a process of its own and give what it printed."""
+    command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout
 
 
 def measure(side: str, runner: str, path: str) -> dict[str, Any]:
@@ -186,10 +201,7 @@ def _torch_tower(side: str, folder: Path) -> tuple[Any, int]:
 
     tower = load_checkpoint(locate(str(folder)), Precision(image="fp32", text="fp32"))
     module = (ImageEncoder if side == "image" else TextEncoder)(tower).eval()
-    model: Any = tower.image.model
-    # Parts have no tower's name: logit_scale and the projections, which are small.
-    part = "vision" if side == "image" else "text"
-    size = sum(w.numel() * 4 for name, w in model.named_parameters() if part in name)
+    size = sum(weights.nbytes for weights in module.parameters())
 
     @torch.no_grad()
     def run(inputs: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ import msgspec
 
 from wanwu.bank import bank_digest, bank_model
 from wanwu.contract import Bank, Contract
-from wanwu.errors import InputError
+from wanwu.errors import InputError, LabelError
 from wanwu.repository import BankRelease, Describe, Release
 from wanwu_export.bank_embedding import embed_concepts
 from wanwu_export.concepts import (
@@ -24,7 +24,7 @@ from wanwu_export.concepts import (
 from wanwu_export.describe import Weights
 from wanwu_export.onnx_bank import StoredBank, read_bank, write_bank
 from wanwu_export.store import MODEL_FILE, Workshop
-from wanwu_export.templates import Templates, load_templates
+from wanwu_export.templates import SLOT, Templates, load_templates
 from wanwu_export.text_tower import TextTower
 
 #: Where a bank's labels are kept beside its ONNX file, to be embedded anew for another model.
@@ -54,6 +54,25 @@ class BankBuilder:
     describe: Describe
     tower: TextTower
 
+    def check(self, plan: BankPlan) -> None:
+        """Refuse a label that is too long under a template now, and not an hour later.
+
+        Raises:
+            LabelError: as said; it names the label and the template.
+        """
+        for template in self.templates(plan).texts:
+            try:
+                self.tower.check([template.replace(SLOT, c.label) for c in plan.concepts])
+            except LabelError as error:
+                raise LabelError(
+                    f"bank {plan.name!r}, template {template!r}: {error}, or choose other "
+                    "--templates, such as bare"
+                ) from error
+
+    def templates(self, plan: BankPlan) -> Templates:
+        """Give a plan's templates: its own, or the model's choice."""
+        return plan.templates or load_templates(self.describe.templates)
+
     def build(self, plan: BankPlan, workshop: Workshop, progress: Progress) -> BankRelease:
         """Embed a bank and stage it.
 
@@ -61,7 +80,7 @@ class BankBuilder:
             LabelError: a label is too long for the model.
             ModelError: the text tower gives no finite embedding.
         """
-        templates = plan.templates or load_templates(self.describe.templates)
+        templates = self.templates(plan)
         embeddings = embed_concepts(
             plan.concepts,
             self.tower.encode,

@@ -30,7 +30,6 @@ from wanwu_export.banks import (
 from wanwu_export.concepts import Concept, ConceptFile, read_concepts
 from wanwu_export.onnx_bank import read_bank
 from wanwu_export.store import KEEP, Published, Step, writing
-from wanwu_export.templates import SLOT, Templates, load_templates
 
 #: Between a bank's name and the version of a release that is kept: `pets@3`.
 AT = "@"
@@ -112,7 +111,8 @@ def build(
         _check_model(repository, release)
         builder = published_builder(repository, release)
         plan = _dated(plan, builder, repository, release)
-        _check_labels(plan, builder)
+        builder.check(plan)
+        _warn_of_unreadable(plan, builder)
         step(f"label bank {plan.name}")
         banks = {**release.banks, plan.name: builder.build(plan, workshop, progress)}
         step("hash and publish")
@@ -193,15 +193,12 @@ def _dated(plan: BankPlan, builder: BankBuilder, repository: Path, release: Rele
         return plan
     published = published_plan(repository, release, plan.name)
     same = list(plan.concepts) == list(published.concepts) and (
-        _templates(plan, builder).texts == _templates(published, builder).texts
+        builder.templates(plan).texts == builder.templates(published).texts
     )
     return replace(plan, created=published.created) if same else plan
 
 
-def _check_labels(plan: BankPlan, builder: BankBuilder) -> None:
-    """Refuse a label that is too long, and warn of those the model cannot read, before the work."""
-    for template in _templates(plan, builder).texts:
-        builder.tower.check([template.replace(SLOT, concept.label) for concept in plan.concepts])
+def _warn_of_unreadable(plan: BankPlan, builder: BankBuilder) -> None:
     # Another name or a description may say what the label's own characters cannot.
     alone = [
         concept.label
@@ -210,10 +207,6 @@ def _check_labels(plan: BankPlan, builder: BankBuilder) -> None:
     ]
     for doubt in builder.tower.doubts(alone) if alone else ():
         warnings.warn(doubt, stacklevel=2)
-
-
-def _templates(plan: BankPlan, builder: BankBuilder) -> Templates:
-    return plan.templates or load_templates(builder.describe.templates)
 
 
 def _summary(repository: Path, release: Release, name: str) -> BankSummary:

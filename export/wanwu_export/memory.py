@@ -35,5 +35,7 @@ def _page_out(libc: ctypes.CDLL, tensor: Tensor) -> None:
     first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (tensor.data_ptr() + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
     if length > 0:
-        # Advice: an old kernel refuses it, and the export needs more memory.
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _MADV_PAGEOUT)
+        # Twice: the first time the kernel spares pages that were read a moment ago. It is advice:
+        # an old kernel refuses it, and the export needs more memory.
+        for _ in range(2):
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _MADV_PAGEOUT)

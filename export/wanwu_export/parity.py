@@ -122,7 +122,7 @@ class Gate:
 
     def check_answers(self) -> Answers:
         """Compare the best label and the probabilities, from what the last checked files gave."""
-        tower, expected = self._tower, self._run_original()
+        tower, expected = self._tower, self.run_original()
         cosines = self._found["image"] @ self._found["text"].T
         theirs = (expected.image @ expected.text.T).numpy()
         best, their_best = cosines.argmax(1), expected.logits.numpy().argmax(1)
@@ -148,7 +148,7 @@ class Gate:
 
     def _probabilities_apart(self, cosines: Floats) -> float:
         """Give how far the probabilities of cosines are from the original's."""
-        score, logits = self._tower.score, self._run_original().logits.double()
+        score, logits = self._tower.score, self.run_original().logits.double()
         theirs = logits.softmax(-1) if score.kind == "softmax" else logits.sigmoid()
         return float(np.abs(scores(cosines, score, Calibration()) - theirs.numpy()).max())
 
@@ -156,7 +156,8 @@ class Gate:
         """Give which kinds each batch holds: all of them once, and in turn up to each size."""
         return [np.arange(kinds), *(np.arange(batch) % kinds for batch in batches)]
 
-    def _run_original(self) -> Outputs:
+    def run_original(self) -> Outputs:
+        """Give what the original answers; it is run once, and then it may leave the memory."""
         if self._expected is None:
             self._expected = self._original.run(self._theirs, list(TEXTS.values()))
         return self._expected
@@ -170,7 +171,7 @@ class Gate:
         places: Sequence[npt.NDArray[np.intp]],
         names: Sequence[str],
     ) -> TowerParity:
-        expected: Floats = getattr(self._run_original(), side).numpy()
+        expected: Floats = getattr(self.run_original(), side).numpy()
         least = np.ones(len(names))
         found = np.empty_like(expected)
         for place, embeddings, fingerprints in _run_all(path, precision, inputs, places):

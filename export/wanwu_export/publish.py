@@ -52,6 +52,8 @@ def publish(
         parity = _convert(tower, workshop, step)
         builder = _builder(tower, workshop)
         plans = [*banks, *_left_behind(banks, workshop)]
+        for plan in plans:
+            builder.check(plan)
         released = {}
         for plan in plans:
             step(f"label bank {plan.name}")
@@ -81,6 +83,8 @@ def _convert(tower: DualTower, workshop: Workshop, step: Step) -> Parity:
     step("the original's own answers")
     gate = Gate(tower, max_batch=MAX_BATCH)
     levels = gate.check_preparation()
+    gate.run_original()
+    give_back(tower)
     towers = {
         "image": (write_image_encoder, gate.check_image, tower.precision.image),
         "text": (write_text_encoder, gate.check_text, tower.precision.text),

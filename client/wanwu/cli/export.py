@@ -93,9 +93,9 @@ def export(
         f"({seconds:.0f} s)"
     )
     for compared, figure in report(release.parity):
-        typer.echo(f"wanwu:   {compared}: {figure}")
+        typer.echo(f"wanwu:   {compared:<19}{figure}")
     for name, released in release.banks.items():
-        typer.echo(f"wanwu:   bank {name}: {released.count} labels")
+        typer.echo(f"wanwu:   {f'bank {name}':<19}{released.count:,} labels")
 
 
 def _plans(labels: Path | None, bank: str, templates: str | None) -> list[BankPlan]:
