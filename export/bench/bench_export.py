@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import run_wanwu
 
 BATCHES = (1, 8, 16)
 ROUNDS, REPEATS, SERVED = 3, 5, 20
@@ -102,21 +103,10 @@ def _run(folder: Path, checkpoint: Path) -> None:
 
 
 def _export(checkpoint: Path, precision: str, output: Path, labels: Path) -> tuple[float, int]:
-    """Export by the command line: seconds, and the largest resident memory in bytes."""
-    command = [
-        *(str(Path(sys.executable).with_name("wanwu")), "export", str(checkpoint)),
-        *("--precision", precision, "--output", str(output)),
+    return run_wanwu(
+        *("export", str(checkpoint), "--precision", precision, "--output", str(output)),
         *("--labels", str(labels), "--templates", "bare"),
-    ]
-    started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.decode()}")
-    return time.monotonic() - started, usage.ru_maxrss * 1024
+    )
 
 
 def _serve(repository: Path) -> tuple[float, float]:

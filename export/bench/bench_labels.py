@@ -8,13 +8,12 @@ A picture is recognised against 18 labels and against 50,000 in turn, in one run
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from measured import run_wanwu
 
 from wanwu import Recognizer
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -31,9 +30,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wanwu-bench-") as name:
         repository, labels = Path(name) / "model_repository", Path(name) / "labels.txt"
         labels.write_text("\n".join(make_labels(LABELS)), encoding="utf-8")
-        run("export", "starter", "--output", str(repository))
+        run_wanwu("export", "starter", "--output", str(repository))
         build = ("labels", "build", str(labels), "--bank", "large")
-        seconds, peak = run(*build, "--model-repository", str(repository))
+        seconds, peak = run_wanwu(*build, "--model-repository", str(repository))
         print(f"{LABELS:,} labels built in {seconds:.0f} s, peak memory {peak / 1e6:.0f} MB")
         options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
         with EmbeddedServer(options) as server, Recognizer(server.url) as recognizer:
@@ -47,18 +46,6 @@ def make_labels(count: int) -> list[str]:
     names = [concept.label for concept in imagenet_concepts()]
     pairs = itertools.product(itertools.product(WORDS, WORDS[:2]), names)
     return [f"{''.join(words)}{name}" for words, name in itertools.islice(pairs, count)]
-
-
-def run(*arguments: str) -> tuple[float, int]:
-    """Run `wanwu`: seconds, and the largest resident memory in bytes."""
-    command = [str(Path(sys.executable).with_name("wanwu")), *arguments]
-    started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.monotonic() - started, usage.ru_maxrss * 1024
 
 
 def compare(recognizer: Recognizer) -> tuple[float, float]:

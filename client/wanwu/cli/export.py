@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wanwu.cli.options import Keep, Templates
+from wanwu.cli.packages import need_export
 
 if TYPE_CHECKING:
     from wanwu.contract import Precision
     from wanwu_export.banks import BankPlan
     from wanwu_export.dual_tower import DualTower
 
-INSTALL_EXPORT = "pip install 'wanwu[export]'"
 STARTER = "starter"
 
 
@@ -58,16 +58,12 @@ def export(
     import time
 
     from wanwu.cli.progress import steps
-    from wanwu.errors import InputError, SetupError
+    from wanwu.errors import InputError
 
-    try:
-        from wanwu_export.parity import report
-        from wanwu_export.precision import read_precision
-        from wanwu_export.publish import publish
-    except ImportError as error:
-        raise SetupError(
-            f"exporting needs the package {error.name}; run: {INSTALL_EXPORT}"
-        ) from error
+    need_export("publish")
+    from wanwu_export.parity import report
+    from wanwu_export.precision import read_precision
+    from wanwu_export.publish import publish
 
     if source == STARTER and (revision is not None or allow_pickle):
         raise InputError("--revision and --allow-pickle are for checkpoints; leave them out")

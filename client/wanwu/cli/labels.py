@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from wanwu.cli.options import Keep, ModelRepository, Templates
+from wanwu.cli.packages import need_export
 
 MODEL_REPOSITORY = Path("model_repository")
 
@@ -55,7 +56,7 @@ def build(
     from wanwu.cli.progress import steps
     from wanwu.errors import InputError
 
-    _need_export()
+    need_export("label_banks")
     from wanwu_export import label_banks
     from wanwu_export.banks import file_plan
     from wanwu_export.templates import load_templates
@@ -107,7 +108,7 @@ def list_banks(
     """List the banks of a model repository."""
     from dataclasses import asdict
 
-    _need_export()
+    need_export("label_banks")
     from wanwu.cli.label_tables import print_banks, print_json
     from wanwu_export.label_banks import summaries
 
@@ -130,7 +131,7 @@ def show(
     """Show the labels of a bank, with all that is known of them."""
     from dataclasses import asdict
 
-    _need_export()
+    need_export("label_banks")
     from wanwu.cli.label_tables import print_concepts, print_json, print_tsv
     from wanwu_export.label_banks import published_concepts
 
@@ -154,7 +155,7 @@ def diff(
     model_repository: ModelRepository = MODEL_REPOSITORY,
 ) -> None:
     """Compare two lists of labels: + added, - removed, ~ changed."""
-    _need_export()
+    need_export("label_banks")
     from wanwu.cli.label_tables import diff_as_dict, print_diff, print_json
     from wanwu_export import label_banks
 
@@ -177,29 +178,12 @@ def remove(
     keep: Keep = 3,
 ) -> None:
     """Remove a bank from what a model repository serves."""
-    _need_export()
+    need_export("label_banks")
     from wanwu_export.versions import remove_bank
 
     remove_bank(model_repository, name, keep)
     typer.echo(f"wanwu: bank {name} removed from {model_repository}")
     typer.echo("wanwu: `wanwu repository load` takes it out of a running server")
-
-
-def _need_export() -> None:
-    """Check that the packages are there which read and write banks.
-
-    Raises:
-        SetupError: one is missing.
-    """
-    from wanwu.cli.export import INSTALL_EXPORT
-    from wanwu.errors import SetupError
-
-    try:
-        import wanwu_export.label_banks  # noqa: F401
-    except ImportError as error:
-        raise SetupError(
-            f"label banks need the package {error.name}; run: {INSTALL_EXPORT}"
-        ) from error
 
 
 def _example(file: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wanwu.cli.options import Keep, ModelRepository, Url
+from wanwu.cli.packages import need_export
 
 if TYPE_CHECKING:
     from wanwu.repository import Manifest, Release
@@ -62,7 +63,7 @@ def verify(
 
     Each problem is a line that says what to do, and the exit code is 1.
     """
-    _need_export()
+    need_export("versions")
     from wanwu_export import versions
 
     problems = versions.verify(model_repository, all_versions=all_versions)
@@ -94,7 +95,7 @@ def rollback(
     """
     from wanwu.cli.progress import steps
 
-    _need_export()
+    need_export("versions")
     from wanwu_export import versions
 
     with steps() as progress:
@@ -114,7 +115,7 @@ def rollback(
 @app.command()
 def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) -> None:
     """Remove all but the newest versions, and what interrupted commands left behind."""
-    _need_export()
+    need_export("versions")
     from wanwu_export import versions
 
     before = _disk_bytes(model_repository)
@@ -154,23 +155,6 @@ def load(
     if not changes:
         newest = _manifest(model_repository).newest
         typer.echo(f"wanwu: {address} serves version {newest} already; nothing was changed")
-
-
-def _need_export() -> None:
-    """Check that the packages are there which read and write versions.
-
-    Raises:
-        SetupError: one is missing.
-    """
-    from wanwu.cli.export import INSTALL_EXPORT
-    from wanwu.errors import SetupError
-
-    try:
-        import wanwu_export.versions  # noqa: F401
-    except ImportError as error:
-        raise SetupError(
-            f"this command needs the package {error.name}; run: {INSTALL_EXPORT}"
-        ) from error
 
 
 def _manifest(repository: Path) -> Manifest:
