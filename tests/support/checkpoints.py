@@ -118,7 +118,7 @@ def _clip(folder: Path) -> tuple[Any, Any, Any, Any]:
         },
         vision_config=VISION,
         projection_dim=16,
-        logit_scale_init_value=4.0,
+        logit_scale_init_value=2.0,
     )
     images = CLIPImageProcessorPil(
         size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}
