@@ -24,8 +24,8 @@ from wanwu_export.concepts import Concept
 from wanwu_export.describe import Encode, Weights, describe
 from wanwu_export.templates import Templates
 
-#: Concepts described at a time.
-CHUNK = 512
+#: Concepts described at a time with one template; with many, fewer, so that a chunk takes as long.
+CHUNK, LEAST_CHUNK = 512, 16
 #: Work of another model or bank that nobody resumed in this time is removed.
 STALE_S = 7 * 24 * 3600
 
@@ -69,12 +69,13 @@ def embed_concepts(
     _remove_stale(work, name)
     rows_path, done_path = work / f"{name}.rows", work / f"{name}.json"
     total, row_bytes = len(concepts), dim * np.dtype(np.float16).itemsize
+    size = max(LEAST_CHUNK, CHUNK // len(templates.texts))
     with rows_path.open("a+b") as rows:
         _lock(rows, work)
         done = _resume(rows, done_path, row_bytes)
         progress(done, total)
         while done < total:
-            chunk = concepts[done : done + CHUNK]
+            chunk = concepts[done : done + size]
             described = describe(chunk, encode, templates, weights)
             _check_width(described.shape[1], dim)
             done += len(chunk)

@@ -131,7 +131,12 @@ def _read(path: Path, passed_over: Sequence[str] = ()) -> ConceptFile:
     for line, cells in filled:
         concept = _concept(columns, cells, f"{path} line {line}")
         by_label.setdefault(concept.label, []).append((line, concept))
-    notes = [*_note_empty(rows), *_note_merged(by_label), *_note_shared(by_label)]
+    notes = [
+        *_note_empty(rows),
+        *_note_merged(by_label),
+        *_note_shared(by_label),
+        *_note_unsplit(by_label),
+    ]
     return ConceptFile([_merge(path, same) for same in by_label.values()], notes)
 
 
@@ -271,6 +276,22 @@ def _note_shared(by_label: Mapping[str, _Rows]) -> Iterator[str]:
         yield (
             f"names belong to several labels, which the model cannot tell apart by them: "
             f"{_some(shared)}"
+        )
+
+
+def _note_unsplit(by_label: Mapping[str, _Rows]) -> Iterator[str]:
+    """Note the aliases that look like several, separated by something else."""
+    doubtful = [
+        _place(alias, [line])
+        for rows in by_label.values()
+        for line, concept in rows
+        for alias in concept.aliases
+        if re.search("[、，,；;/]", alias)
+    ]
+    if doubtful:
+        yield (
+            f"each of these is one alias, since aliases are separated by {SEPARATOR}: "
+            f"{_some(doubtful)}"
         )
 
 

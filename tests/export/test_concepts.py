@@ -369,3 +369,11 @@ def test_a_word_that_holds_the_separator_is_not_written(tmp_path, fields):
     with pytest.raises(LabelError, match=r"'甲.乙', a word of the label '猫', holds a \|"):
         write_concepts([Concept("猫", **fields)], tmp_path / "out.tsv")
     assert not (tmp_path / "out.tsv").exists()
+
+
+@pytest.mark.parametrize("separator", ["、", "，", ",", "；", ";", "/"])
+def test_an_alias_that_looks_like_several_is_noted(tmp_path, separator):
+    path = tmp_path / "labels.tsv"
+    path.write_text(f"label\taliases\n手机\t移动电话{separator}智能手机\n", encoding="utf-8")
+    (note,) = read_concepts(path).notes
+    assert f"separated by |: '移动电话{separator}智能手机' (lines 2)" in note

@@ -123,7 +123,11 @@ def test_serve_tells_address_versions_and_where_the_admin_key_is(
         assert f"gRPC at 127.0.0.1:{port}" in printed
         assert "image_encoder version 1" in printed
         assert key_file.stat().st_mode & 0o777 == 0o600
-        assert key_file.read_text() not in printed
+        key = key_file.read_text()
+        assert key not in printed
+        with start_serve(repository, *ports, "--admin-key-file", str(key_file)) as second:
+            assert second.wait(20) == 5  # the port is taken, and the key is the first one's
+        assert key_file.read_text() == key
         process.send_signal(signal.SIGINT)
         process.wait(10)
     assert not key_file.exists()

@@ -70,17 +70,21 @@ def export(
     chosen = read_precision(precision)
     plans = _plans(labels, bank, templates)
     started = time.monotonic()
-    with steps() as progress:
-        progress.step("load weights")
-        tower = _load(source, revision, chosen, allow_pickle)
-        published = publish(
-            tower,
-            plans,
-            output,
-            step=progress.step,
-            progress=progress.count,
-            keep=keep,
-        )
+    try:
+        with steps() as progress:
+            progress.step("load weights")
+            tower = _load(source, revision, chosen, allow_pickle)
+            published = publish(
+                tower,
+                plans,
+                output,
+                step=progress.step,
+                progress=progress.count,
+                keep=keep,
+            )
+    except KeyboardInterrupt:
+        typer.echo("wanwu: stopped; nothing was published", err=True)
+        raise
     seconds = time.monotonic() - started
     release = published.release
     what = "unchanged, still" if published.unchanged else "published as"

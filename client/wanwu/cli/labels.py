@@ -177,7 +177,10 @@ def remove(
     model_repository: ModelRepository = MODEL_REPOSITORY,
     keep: Keep = 3,
 ) -> None:
-    """Remove a bank from what a model repository serves."""
+    """Remove a bank for good, from every kept version too; no rollback brings it back.
+
+    `wanwu labels show NAME --format tsv` saves its labels first.
+    """
     need_export("label_banks")
     from wanwu_export.versions import remove_bank
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,6 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+#: Away from a terminal, a line tells how far a bank is after this many seconds.
+TOLD_EVERY_S = 10.0
 
 
 class Steps(Protocol):
@@ -32,6 +36,7 @@ class _Display:
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress, self._console = progress, console
         self._task = progress.add_task("", total=None)
+        self._told = time.monotonic()
 
     def step(self, text: str) -> None:
         self._progress.reset(self._task, total=None, description=text)
@@ -40,6 +45,9 @@ class _Display:
 
     def count(self, bank: str, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
+        if not self._console.is_terminal and time.monotonic() - self._told > TOLD_EVERY_S:
+            self._told = time.monotonic()
+            self._console.print(f"wanwu:   {done:,} of {total:,} labels", highlight=False)
 
 
 @contextmanager

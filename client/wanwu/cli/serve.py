@@ -43,23 +43,25 @@ def serve(
     machine can see it.
     """
     import time
+    from dataclasses import replace
 
     from wanwu.cli.signals import stop_on_signals
     from wanwu.embedded.admin import kept_admin_key
-    from wanwu.embedded.server import EmbeddedServer, ServerOptions
+    from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_ports
 
     started = time.monotonic()
     ready = False
+    options = ServerOptions(
+        model_repository=model_repository,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port or None,
+        verbose=verbose,
+    )
+    check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
-        options = ServerOptions(
-            model_repository=model_repository,
-            host=host,
-            grpc_port=grpc_port,
-            http_port=http_port,
-            metrics_port=metrics_port or None,
-            verbose=verbose,
-            admin_key=key,
-        )
+        options = replace(options, admin_key=key)
         typer.echo(f"wanwu: starting Triton over {model_repository} …")
         with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
             ready = True

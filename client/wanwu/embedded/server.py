@@ -99,11 +99,7 @@ class EmbeddedServer:
         check_platform()
         triton = triton_folder()
         check_repository(self.options.model_repository)
-        ports = self._ports()
-        for port in ports:
-            if ports.count(port) > 1:
-                raise SetupError(f"port {port} was given twice; give each service one of its own")
-            _check_port(self.options.host, port)
+        check_ports(self.options)
         self._folder = tempfile.TemporaryDirectory(prefix="wanwu-triton-", dir=_plain_folder())
         try:
             folder = Path(self._folder.name)
@@ -149,10 +145,6 @@ class EmbeddedServer:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
-
-    def _ports(self) -> list[int]:
-        ports = [self.options.grpc_port, self.options.http_port, self.options.metrics_port]
-        return [port for port in ports if port is not None]
 
     def _start(
         self, triton: Path, backends: Path, models: Path, environment: dict[str, str]
@@ -304,6 +296,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def check_ports(options: ServerOptions) -> None:
+    """Check that the ports can be opened.
+
+    Raises:
+        SetupError: a port is in use, or was given twice.
+    """
+    wanted = (options.grpc_port, options.http_port, options.metrics_port)
+    ports = [port for port in wanted if port is not None]
+    for port in ports:
+        if ports.count(port) > 1:
+            raise SetupError(f"port {port} was given twice; give each service one of its own")
+        _check_port(options.host, port)
 
 
 def _check_port(host: str, port: int) -> None:
