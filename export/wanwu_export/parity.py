@@ -52,9 +52,9 @@ class Gate:
         ModelError: by every method, when the export does not answer as its original.
     """
 
-    def __init__(self, tower: DualTower, *, max_batch: int = MAX_BATCH) -> None:
+    def __init__(self, tower: DualTower) -> None:
         self._tower = tower
-        self._batches = (1, 3, max_batch)
+        self._batches = (1, 3, MAX_BATCH)
         self._original: Original = tower.original or TowerPath(tower)
         encoded = parity_pictures()
         self._pictures = list(encoded)

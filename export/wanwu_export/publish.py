@@ -13,7 +13,7 @@ from wanwu_export.banks import BankBuilder, BankPlan, Progress, published_plan
 from wanwu_export.dual_tower import DualTower
 from wanwu_export.memory import give_back
 from wanwu_export.onnx_towers import write_image_encoder, write_text_encoder
-from wanwu_export.parity import MAX_BATCH, Gate
+from wanwu_export.parity import Gate
 from wanwu_export.precision import convert
 from wanwu_export.store import KEEP, MODEL_FILE, Published, Step, Workshop, writing
 from wanwu_export.text_tower import TextTower
@@ -81,7 +81,7 @@ def publish(
 def _convert(tower: DualTower, workshop: Workshop, step: Step) -> Parity:
     """Stage both towers' ONNX files, each compared with the original first."""
     step("the original's own answers")
-    gate = Gate(tower, max_batch=MAX_BATCH)
+    gate = Gate(tower)
     levels = gate.check_preparation()
     gate.run_original()
     give_back(tower)
