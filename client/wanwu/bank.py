@@ -13,6 +13,7 @@ import numpy.typing as npt
 from wanwu.contract import Contract
 from wanwu.errors import InputError, ModelError
 from wanwu.rank import Floats
+from wanwu.similarity import LabelRows
 from wanwu.transport import Array, Transport, as_bytes
 
 DEFAULT_BANK = "default"
@@ -24,13 +25,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class Bank:
-    """Labels ready to be scored. `embeddings` is FP32 [count, D], unit length."""
+    """Labels ready to be scored."""
 
     contract: Contract
     contract_json: bytes
     labels: tuple[str, ...]
     categories: tuple[str, ...]
-    embeddings: Floats
+    rows: LabelRows
 
 
 def bank_model(bank: str | None) -> str:
@@ -106,7 +107,7 @@ def fetch_bank(wire: Transport, bank: str | None, *, timeout_s: float) -> Bank |
         contract_json,
         tuple(labels),
         tuple(categories),
-        normalise(stored.astype(np.float32)),
+        LabelRows(normalise(stored.astype(np.float32))),
     )
 
 

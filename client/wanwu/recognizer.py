@@ -24,8 +24,9 @@ from wanwu.contract import Contract
 from wanwu.errors import InputError, ModelError, ServerError
 from wanwu.images import MAX_PIXELS, ImageSource, fit, open_rgb
 from wanwu.labels import check_labels
-from wanwu.rank import Floats, Prediction, scores, top
+from wanwu.rank import Floats, Prediction, scores
 from wanwu.settings import Settings
+from wanwu.similarity import LabelRows
 from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
 from wanwu.transport import GrpcTransport, ModelMissingError, ShapeError, Transport
 
@@ -61,12 +62,12 @@ class Recognition:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Labels with their embeddings, FP32 [n, D], and the contract they belong to."""
+    """Labels with their embeddings, and the contract they belong to."""
 
     contract: Contract
     labels: tuple[str, ...]
     categories: tuple[str | None, ...]
-    embeddings: Floats
+    rows: LabelRows
 
 
 class _Stale(Exception):  # noqa: N818 - a signal between methods, never seen outside
@@ -106,7 +107,7 @@ class Recognizer:
         self.refresh_s = refresh_s
         self._wire: Transport = transport or GrpcTransport(settings.url)
         self._banks: dict[str, tuple[Bank, float]] = {}
-        self._encoded: OrderedDict[tuple[int, tuple[str, ...]], Floats] = OrderedDict()
+        self._encoded: OrderedDict[tuple[int, tuple[str, ...]], LabelRows] = OrderedDict()
         self._tokenizer: tuple[int, Any] | None = None
 
     def recognize(
@@ -163,7 +164,8 @@ class Recognizer:
             ServerError, ModelError: as `recognize`.
         """
         checked = check_labels(texts)
-        return self._settle(lambda deadline: self._candidates(checked, None, deadline)).embeddings
+        candidates = self._settle(lambda deadline: self._candidates(checked, None, deadline))
+        return candidates.rows.embeddings
 
     def embed_image(self, image: ImageSource) -> Floats:
         """Encode a picture with the image tower: FP32 [D], unit length.
@@ -239,9 +241,9 @@ class Recognizer:
     ) -> _Candidates:
         held = self._bank(bank, deadline)
         if labels is None:
-            return _Candidates(held.contract, held.labels, held.categories, held.embeddings)
-        embeddings = self._encode(labels, held.contract, deadline)
-        return _Candidates(held.contract, labels, (None,) * len(labels), embeddings)
+            return _Candidates(held.contract, held.labels, held.categories, held.rows)
+        rows = self._encode(labels, held.contract, deadline)
+        return _Candidates(held.contract, labels, (None,) * len(labels), rows)
 
     def _bank(self, name: str | None, deadline: _Deadline) -> Bank:
         key = name or DEFAULT_BANK
@@ -268,26 +270,28 @@ class Recognizer:
             served = ", ".join(self.banks()) or "none"
             raise ModelMissingError(f"{error}. Banks served: {served}") from error
 
-    def _encode(self, labels: tuple[str, ...], contract: Contract, deadline: _Deadline) -> Floats:
+    def _encode(
+        self, labels: tuple[str, ...], contract: Contract, deadline: _Deadline
+    ) -> LabelRows:
         key = (contract.fingerprint, labels)
         kept = self._encoded.get(key)
         if kept is not None:
             return kept
         tokenizer = self._tokenizer_of(contract, deadline)
-        rows = tokenize(tokenizer, labels, contract.text)
-        for doubt in doubts(tokenizer, labels, rows):
+        tokens = tokenize(tokenizer, labels, contract.text)
+        for doubt in doubts(tokenizer, labels, tokens):
             warnings.warn(doubt, stacklevel=2)
         parts = []
         for first in range(0, len(labels), TEXT_BATCH):
-            ids = pad(rows[first : first + TEXT_BATCH], contract.text)
+            ids = pad(tokens[first : first + TEXT_BATCH], contract.text)
             deadline.restart()  # for each batch: a long list is encoded once and then kept
             parts.append(self._embed("text_encoder", {"INPUT_IDS": ids}, contract, deadline))
         deadline.restart()
-        embeddings = np.concatenate(parts)
-        self._encoded[key] = embeddings
+        rows = LabelRows(np.concatenate(parts))
+        self._encoded[key] = rows
         while len(self._encoded) > KEPT_LISTS:
             self._encoded.popitem(last=False)
-        return embeddings
+        return rows
 
     def _tokenizer_of(self, contract: Contract, deadline: _Deadline) -> Any:
         if self._tokenizer is None or self._tokenizer[0] != contract.fingerprint:
@@ -366,7 +370,7 @@ class _Deadline:
 
 def _rank(vector: Floats, candidates: _Candidates, top_k: int) -> tuple[Prediction, ...]:
     contract = candidates.contract
-    cosines = candidates.embeddings @ vector
+    cosines, best = candidates.rows.compare(vector, top_k)
     values = scores(cosines, contract.score, contract.calibration)
     return tuple(
         Prediction(
@@ -375,5 +379,5 @@ def _rank(vector: Floats, candidates: _Candidates, top_k: int) -> tuple[Predicti
             float(cosines[place]),
             candidates.categories[place] or None,
         )
-        for place in top(cosines, top_k)
+        for place in best
     )
