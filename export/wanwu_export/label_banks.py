@@ -89,7 +89,7 @@ def build(
     Args:
         repository: the model repository, with an exported model.
         plan: the bank.
-        keep: how many releases to keep.
+        keep: how many releases to keep, and of how many models the newest.
         step: told what is being done, for a progress display.
         progress: told how many labels are embedded, of how many; at first, how many of them an
             interrupted build left behind.

@@ -41,7 +41,7 @@ def publish(
         repository: the model repository, made where there is none.
         step: told what is being done, for a progress display.
         progress: told of each bank how many labels are embedded, of how many.
-        keep: how many releases to keep.
+        keep: how many releases to keep, and of how many models the newest.
 
     Raises:
         SetupError: the repository cannot be written.

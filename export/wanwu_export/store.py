@@ -32,7 +32,7 @@ from wanwu.repository import (
 )
 from wanwu_export.onnx_bank import read_bank
 
-#: Releases kept by default: the newest, and two to go back to.
+#: Releases kept by default, and models: the newest of each, and two to go back to.
 KEEP = 3
 MODEL_FILE = "model.onnx"
 
@@ -85,7 +85,8 @@ class Workshop:
 
         Args:
             draft: the release; its files and time are filled in here.
-            keep: how many releases to keep, this one included.
+            keep: how many releases to keep, this one included; besides, the newest release of
+                each of as many models is kept.
             without: a bank that is neither served any more nor kept in an older release: Triton
                 loads every folder it finds.
 
@@ -122,7 +123,7 @@ class Workshop:
         return version
 
     def prune(self, keep: int) -> list[str]:
-        """Keep the newest releases and give the names of the folders removed.
+        """Keep what `commit` would keep and give the names of the folders removed.
 
         Raises:
             SetupError: a folder cannot be removed.
@@ -191,8 +192,8 @@ class Workshop:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, releases: dict[str, Release], keep: int) -> None:
-        """Write the manifest of the newest releases."""
-        kept = dict(sorted(releases.items(), key=lambda item: -int(item[0]))[: max(1, keep)])
+        """Write the manifest of the releases to keep."""
+        kept = _kept(releases, max(1, keep))
         write_manifest(self.repository, Manifest(releases=kept))
         self.manifest = Manifest(releases=kept)
 
@@ -298,6 +299,20 @@ def static_configs_of(model: str) -> list[str]:
 
 def _static(model: str) -> Path:
     return static_configs() / ("label_bank" if model.startswith("label_bank") else model)
+
+
+def _kept(releases: dict[str, Release], keep: int) -> dict[str, Release]:
+    """Give the newest releases, and the newest one of each of the newest models.
+
+    So no number of label edits takes away the model before, at most 2 x `keep` releases are left,
+    and the towers of at most `keep` models.
+    """
+    newest = sorted(releases, key=int, reverse=True)
+    of_models: dict[int, str] = {}
+    for number in newest:
+        of_models.setdefault(releases[number].fingerprint, number)
+    kept = {*newest[:keep], *list(of_models.values())[:keep]}
+    return {number: releases[number] for number in newest if number in kept}
 
 
 def _without_bank(release: Release, bank: str | None) -> Release:

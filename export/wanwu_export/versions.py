@@ -64,7 +64,7 @@ def rollback(
     Args:
         repository: the model repository.
         to: the version; by default the last one that served something else.
-        keep: how many releases to keep.
+        keep: how many releases to keep, and of how many models the newest.
         step: told what is being done, for a progress display.
         progress: told how many labels of a bank are embedded, of how many.
 
@@ -125,7 +125,9 @@ def remove_bank(repository: Path, name: str, keep: int = KEEP) -> int:
 
 
 def prune(repository: Path, keep: int = KEEP) -> list[str]:
-    """Keep the newest versions; remove older ones and what interrupted commands left behind.
+    """Remove older versions, and what interrupted commands left behind.
+
+    The newest `keep` versions stay, and the newest one of each of the newest `keep` models.
 
     Returns:
         The folders that were removed, such as `label_bank/2`.

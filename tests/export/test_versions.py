@@ -263,6 +263,45 @@ def test_versions_beyond_those_to_keep_go_and_their_linked_files_stay(repository
     assert contents(check_repository(repository)) == contents(done.release) == expected
 
 
+def test_label_edits_do_not_take_away_the_model_before(repository):
+    expected = contents(releases(repository)["1"])
+    for edit in range(5):
+        build_bank(repository, "pets", *LABELS[: 1 + edit % 2])
+    assert sorted(releases(repository)) == ["1", "5", "6", "7"]
+    assert prune(repository) == []
+    assert verify(repository, all_versions=True) == []
+    done = rollback(repository, 1)
+    assert contents(check_repository(repository)) == contents(done.release) == expected
+    assert sorted(releases(repository)) == ["6", "7", "8"]
+
+
+def test_of_each_model_before_the_newest_version_is_kept(repository):
+    build_bank(repository, "pets", "鸟")
+    rollback(repository, 1)  # version 4, of the first model again
+    for _ in range(2):
+        build_bank(repository, "pets", "猫", "鸟")
+        build_bank(repository, "pets", "鸟")
+    assert sorted(releases(repository)) == ["3", "6", "7", "8"]
+    assert verify(repository, all_versions=True) == []
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_no_more_than_twice_as_many_versions_are_kept(repository, exports, keep):
+    for model in (0, 1, 0, 1):
+        publish_copy(repository, exports[model], keep=9)
+        for labels in (("鸟",), ("猫", "鸟")):
+            build_bank(repository, "pets", *labels, keep=9)
+    assert len(releases(repository)) > 6
+    prune(repository, keep)
+    kept = releases(repository)
+    assert len(kept) <= 2 * keep
+    models = {release.fingerprint for release in kept.values()}
+    assert len(models) == min(2, keep)
+    assert folders(repository) == {
+        name.rpartition("/")[0] for release in kept.values() for name in release.files
+    }
+
+
 def test_a_version_that_is_not_kept_is_an_input_error(repository):
     before = snapshot(repository)
     with pytest.raises(InputError, match="does not keep version 7; it keeps 2, 1"):
@@ -601,7 +640,11 @@ def do_rollback(repository, exports, newest, before, place):
 def do_prune(repository, exports, newest, before, keep):
     prune(repository, keep)
     assert check_repository(repository) == newest
-    assert sorted(map(int, releases(repository))) == sorted(map(int, before))[-keep:]
+    kept, all_kept = releases(repository), sorted(before, key=int)
+    assert set(all_kept[-keep:]) <= set(kept)
+    of_models = {before[number].fingerprint: number for number in all_kept}
+    assert set(kept) - set(all_kept[-keep:]) <= set(of_models.values())
+    assert len({release.fingerprint for release in kept.values()}) == min(keep, len(of_models))
 
 
 def do_remove(repository, exports, newest, before, name):

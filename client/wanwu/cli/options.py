@@ -41,7 +41,14 @@ Templates = Annotated[
         "[the model's own choice]"
     ),
 ]
-Keep = Annotated[int, typer.Option("--keep", min=1, help="How many versions to keep.")]
+Keep = Annotated[
+    int,
+    typer.Option(
+        "--keep",
+        min=1,
+        help="How many versions to keep; besides, the newest of each of as many models is kept.",
+    ),
+]
 
 
 def chosen_labels(

@@ -114,7 +114,7 @@ def rollback(
 
 @app.command()
 def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) -> None:
-    """Remove all but the newest versions, and what interrupted commands left behind."""
+    """Remove old versions, and what interrupted commands left behind."""
     need_export("versions")
     from wanwu_export import versions
 
