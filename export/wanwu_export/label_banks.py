@@ -117,10 +117,7 @@ def build(
         banks = {**release.banks, plan.name: builder.build(plan, workshop, progress)}
         step("hash and publish")
         draft = msgspec.structs.replace(release, what=f"bank {plan.name}", banks=banks)
-        before = workshop.manifest.newest
-        version = workshop.commit(draft, keep=keep)
-        assert workshop.newest is not None  # noqa: S101 - it was just published
-        return Published(version, workshop.newest, unchanged=version == before)
+        return workshop.commit(draft, keep=keep)
 
 
 def summaries(repository: Path) -> list[BankSummary]:

@@ -72,10 +72,7 @@ def publish(
             banks=released,
             files={},
         )
-        before = workshop.manifest.newest
-        version = workshop.commit(draft, keep=keep)
-        assert workshop.newest is not None  # noqa: S101 - it was just published
-        return Published(version, workshop.newest, unchanged=version == before)
+        return workshop.commit(draft, keep=keep)
 
 
 def _convert(tower: DualTower, workshop: Workshop, step: Step) -> Parity:

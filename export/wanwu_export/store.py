@@ -80,7 +80,7 @@ class Workshop:
             if owner == model:
                 link_file(self.repository / name, folder / file)
 
-    def commit(self, draft: Release, *, keep: int, without: str | None = None) -> int:
+    def commit(self, draft: Release, *, keep: int, without: str | None = None) -> Published:
         """Publish what was staged as the next version, beside the models it leaves as they are.
 
         Args:
@@ -91,7 +91,7 @@ class Workshop:
                 loads every folder it finds.
 
         Returns:
-            The version, or the newest one's where it holds the same bytes.
+            The version; the newest one, unchanged, where it holds the same bytes.
 
         Raises:
             ModelError: a bank is of another export than the towers.
@@ -111,7 +111,7 @@ class Workshop:
         self._check_banks(release, staged)
         if self.newest and contents(release) == contents(self.newest) and self._is_whole():
             self._lay_out_configs()
-            return self.manifest.newest
+            return Published(self.manifest.newest, self.newest, unchanged=True)
         try:
             self._lay_out_configs()
             self._move(staged, version)
@@ -120,7 +120,7 @@ class Workshop:
             self._take_back(staged, version)
             raise
         self._remove_unlisted()
-        return version
+        return Published(version, release, unchanged=False)
 
     def prune(self, keep: int) -> list[str]:
         """Keep what `commit` would keep and give the names of the folders removed.

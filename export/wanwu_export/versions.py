@@ -89,9 +89,8 @@ def rollback(
         banks = {**target.banks, **_younger_banks(workshop, newest, target, step, progress)}
         step("hash and publish")
         draft = msgspec.structs.replace(target, what=f"rollback to {number}", banks=banks)
-        version = workshop.commit(draft, keep=keep)
-        assert workshop.newest is not None  # noqa: S101 - it was just published
-        return RolledBack(version, workshop.newest, number, unchanged=False)
+        done = workshop.commit(draft, keep=keep)
+        return RolledBack(done.version, done.release, number, unchanged=False)
 
 
 def remove_bank(repository: Path, name: str, keep: int = KEEP) -> int:
@@ -121,7 +120,7 @@ def remove_bank(repository: Path, name: str, keep: int = KEEP) -> int:
             )
         left = {bank: released for bank, released in newest.banks.items() if bank != name}
         draft = msgspec.structs.replace(newest, what=f"without bank {name}", banks=left)
-        return workshop.commit(draft, keep=keep, without=name)
+        return workshop.commit(draft, keep=keep, without=name).version
 
 
 def prune(repository: Path, keep: int = KEEP) -> list[str]:

@@ -100,7 +100,7 @@ def publish_copy(repository: Path, source: Path, *, keep: int = 3) -> int:
             if name not in banks:
                 plan = published_plan(repository, newest, name)
                 banks[name] = builder.build(plan, workshop, lambda bank, done, total: None)
-        return workshop.commit(msgspec.structs.replace(release, banks=banks), keep=keep)
+        return workshop.commit(msgspec.structs.replace(release, banks=banks), keep=keep).version
 
 
 def build_bank(repository: Path, name: str, *labels: str, keep: int = 3) -> int:
@@ -112,7 +112,7 @@ def build_bank(repository: Path, name: str, *labels: str, keep: int = 3) -> int:
         builder = published_builder(repository, release)
         built = builder.build(plan, workshop, lambda bank, done, total: None)
         draft = msgspec.structs.replace(release, banks={**release.banks, name: built})
-        return workshop.commit(draft, keep=keep)
+        return workshop.commit(draft, keep=keep).version
 
 
 def releases(repository: Path) -> dict[str, Release]:

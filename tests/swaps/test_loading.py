@@ -113,7 +113,7 @@ def build_bank(repository: Path, name: str, *labels: str, opset: int | None = No
             model.opset_import[0].version = opset
             onnx.save(model, path)
         draft = msgspec.structs.replace(release, banks={**release.banks, name: built})
-        return workshop.commit(draft, keep=9)
+        return workshop.commit(draft, keep=9).version
 
 
 def load(server: EmbeddedServer, repository: Path) -> list[str]:
