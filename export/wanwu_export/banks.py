@@ -124,10 +124,13 @@ def published_builder(repository: Path, release: Release) -> BankBuilder:
     return BankBuilder(stored.contract, stored.tokenizer, release.describe, tower)
 
 
-def built_in_plans() -> list[BankPlan]:
-    """Give the banks that come with Wanwu: 1000 everyday things by default, and the lists."""
+def built_in_plans(templates: Templates | None = None) -> list[BankPlan]:
+    """Give the banks that come with Wanwu: 1000 everyday things by default, and the lists.
+
+    Templates of None are the model's own choice.
+    """
     banks = {"default": imagenet_concepts(), **built_in_banks()}
-    return [BankPlan(name, concepts, None, CONCEPTS_DATE) for name, concepts in banks.items()]
+    return [BankPlan(name, concepts, templates, CONCEPTS_DATE) for name, concepts in banks.items()]
 
 
 def file_plan(path: Path, name: str, templates: Templates | None) -> tuple[BankPlan, list[str]]:

@@ -18,8 +18,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "模板.txt"
 
 
-def test_the_built_in_sets_are_bare_a_general_one_and_one_for_each_domain():
-    assert built_in_templates() == ("bare", "zh", *DOMAINS)
+def test_the_built_in_sets_are_bare_two_general_ones_and_one_for_each_domain():
+    assert built_in_templates() == ("bare", "zh", *DOMAINS, "zh-short")
 
 
 def test_bare_is_the_label_itself():
@@ -47,8 +47,15 @@ def test_the_general_set_varies_distance_light_quality_and_source():
     assert [kind for kind in kinds.split() if kind not in texts] == []
 
 
-def test_no_template_is_in_two_sets():
-    texts = [text for name in built_in_templates() for text in load_templates(name).texts]
+def test_the_short_set_is_of_the_general_one_and_four_times_shorter():
+    short, general = load_templates("zh-short").texts, load_templates("zh").texts
+    assert set(short) < set(general)
+    assert 4 <= len(general) / len(short) <= 5
+
+
+def test_no_other_template_is_in_two_sets():
+    sets = set(built_in_templates()) - {"zh-short"}
+    texts = [text for name in sets for text in load_templates(name).texts]
     assert [text for text in texts if texts.count(text) > 1] == []
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wanwu_export.dual_tower import DualTower
 
 STARTER = "starter"
+#: Templates of a checkpoint's built-in banks, which are 128,000 prompts under `zh`.
+BUILT_IN_TEMPLATES = "zh-short"
 
 
 def export(
@@ -68,7 +70,7 @@ def export(
     if source == STARTER and (revision is not None or allow_pickle):
         raise InputError("--revision and --allow-pickle are for checkpoints; leave them out")
     chosen = read_precision(precision)
-    plans = _plans(labels, bank, templates)
+    plans = _plans(source, labels, bank, templates)
     started = time.monotonic()
     try:
         with steps() as progress:
@@ -98,7 +100,7 @@ def export(
         typer.echo(f"wanwu:   {f'bank {name}':<19}{released.count:,} labels")
 
 
-def _plans(labels: Path | None, bank: str, templates: str | None) -> list[BankPlan]:
+def _plans(source: str, labels: Path | None, bank: str, templates: str | None) -> list[BankPlan]:
     """Give the banks to build: the caller's own, or those that come with Wanwu."""
     from dataclasses import replace
 
@@ -109,15 +111,16 @@ def _plans(labels: Path | None, bank: str, templates: str | None) -> list[BankPl
 
     bank_model(bank)  # before the long work: is this a name a bank can have?
     chosen = None if templates is None else load_templates(templates)
+    built_in = built_in_plans(None if source == STARTER else load_templates(BUILT_IN_TEMPLATES))
     if labels is None:
         if bank != "default":
             raise InputError(f"--bank {bank} was given without --labels; name its label file")
-        return [replace(plan, templates=chosen) for plan in built_in_plans()]
+        return [replace(plan, templates=chosen or plan.templates) for plan in built_in]
     plan, notes = file_plan(labels, bank, chosen)
     for note in notes:
         typer.echo(f"wanwu: {labels}: {note}", err=True)
-    built_in = [] if bank == "default" else built_in_plans()
-    return [*(other for other in built_in if other.name != bank), plan]
+    others = [] if bank == "default" else built_in
+    return [*(other for other in others if other.name != bank), plan]
 
 
 def _load(source: str, revision: str | None, precision: Precision, allow_pickle: bool) -> DualTower:

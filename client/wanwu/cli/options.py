@@ -38,7 +38,7 @@ Templates = Annotated[
     str | None,
     typer.Option(
         help="Sentences around a label: the name of a set such as zh, or a .txt file. "
-        "[the model's own choice]"
+        "[the model's own choice; zh-short for a checkpoint's built-in banks]"
     ),
 ]
 Keep = Annotated[
