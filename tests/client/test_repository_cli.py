@@ -175,19 +175,37 @@ def test_a_folder_that_is_missing_ends_with_code_5(run: Run, tmp_path: Path, com
     assert not (tmp_path / "typo").exists()
 
 
-def test_the_table_has_a_row_a_version_and_marks_the_one_served(run: Run, repository: Path) -> None:
-    done = run("list")
+def test_the_list_has_three_lines_a_version_and_marks_the_one_served(
+    run: Run, repository: Path
+) -> None:
+    done = run("list", COLUMNS="80")
     assert done.returncode == 0, done.stderr
-    header, *rows, total = done.stdout.splitlines()
-    assert header.split()[:3] == ["version", "published", "(UTC)"]
-    assert [row.split()[:2] for row in rows] == [
-        ["*", "3"],
-        *[[n, rows[0].split()[2]] for n in "21"],
-    ]
-    for part in ("bank pets", "小[模型]", "image=fp16, text=fp32", "default 2, pets 3", " kB"):
-        assert part in rows[0]
-    assert "default 2, pets 1" in rows[1]
+    header, *lines, total = done.stdout.splitlines()
+    assert header.split() == ["version", "published", "(UTC)", "what", "size"]
+    heads, models, banks = lines[::3], lines[1::3], lines[2::3]
+    day = heads[0].split()[2]
+    assert [head.split()[:2] for head in heads] == [["*", "3"], ["2", day], ["1", day]]
+    assert all(head.endswith(" kB") for head in heads)
+    assert {head.index(day) for head in heads} == {header.index("published")}
+    assert heads[0].index("bank pets") == heads[1].index("export") == header.index("what")
+    assert {line.strip() for line in models} == {"小[模型], image=fp16, text=fp32"}
+    told = ["default 2, pets 3", "default 2, pets 1", "default 2, pets 1"]
+    assert [line.strip() for line in banks] == told
     assert "on disk" in total
+
+
+def test_banks_that_do_not_fit_into_a_line_are_counted(run: Run, tmp_path: Path) -> None:
+    names = ["default", *(f"industry-{number}" for number in range(1, 8))]
+    banks = dict.fromkeys(names, ("猫", "狗"))
+    publish(tmp_path / "model_repository", 1, "export", banks, towers=True)
+    named = " " * 12 + ", ".join(f"{name} 2" for name in names)
+    wide, narrow, usual = (
+        run("list", COLUMNS=str(columns)).stdout.splitlines()
+        for columns in (len(named), len(named) - 1, 80)
+    )
+    assert wide[3] == named
+    assert narrow[3] == usual[3] == " " * 12 + "8 banks, 16 labels"
+    assert max(map(len, usual)) <= 80
 
 
 def test_json_tells_the_same(run: Run, repository: Path) -> None:

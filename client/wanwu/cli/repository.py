@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from wanwu.repository import Manifest, Release
 
 MODEL_REPOSITORY = Path("model_repository")
-COLUMNS = ("", "version", "published (UTC)", "what", "model", "precision", "banks", "size")
+#: Puts what is told of a version under its time.
+INDENT = " " * 12
 
 app = typer.Typer(
     help="List, check, go back to, prune and load the versions of a model repository.",
@@ -48,7 +50,7 @@ def list_versions(
         listed = {"versions": versions, "bytes_on_disk": on_disk}
         typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
         return
-    _print_table(versions)
+    _print_versions(versions)
     typer.echo(f"wanwu: {_size(on_disk)} on disk, where versions share what they have in common")
 
 
@@ -186,29 +188,31 @@ def _as_dict(number: int, release: Release, *, served: bool) -> dict[str, Any]:
     }
 
 
-def _print_table(versions: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1))
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column in ("published (UTC)", "size"))
+def _print_versions(versions: list[dict[str, Any]]) -> None:
+    """Print three lines a version: 80 columns do not hold a model's name and its banks in one."""
+    width = max(len("what"), *(len(version["what"]) for version in versions))
+    typer.echo(f"   {'version':<9}{'published (UTC)':<21}{'what':<{width}}  size")
     for version in versions:
-        precision, banks = version["precision"], version["banks"]
-        cells = (
-            "*" if version["served"] else "",
-            str(version["version"]),
-            version["published"].replace("T", " ").removesuffix("Z"),
-            version["what"],
-            version["model"],
-            precision["image"] if len(set(precision.values())) == 1 else _pairs(precision, "="),
-            _pairs(banks, " "),
-            _size(version["bytes"]),
+        mark = "*" if version["served"] else " "
+        published = version["published"].replace("T", " ").removesuffix("Z")
+        typer.echo(
+            f"{mark}  {version['version']:<9}{published:<21}{version['what']:<{width}}  "
+            f"{_size(version['bytes'])}"
         )
-        # Text, since a string would be read as markup: a name may hold brackets.
-        table.add_row(*map(Text, cells))
-    Console().print(table)
+        typer.echo(f"{INDENT}{version['model']}, {_precision(version['precision'])}")
+        typer.echo(f"{INDENT}{_banks(version['banks'])}")
+
+
+def _precision(towers: dict[str, str]) -> str:
+    return towers["image"] if len(set(towers.values())) == 1 else _pairs(towers, "=")
+
+
+def _banks(counts: dict[str, int]) -> str:
+    """Name the banks with their numbers of labels, or count them where the line would be broken."""
+    named = _pairs(counts, " ")
+    if len(INDENT) + len(named) <= shutil.get_terminal_size().columns:
+        return named
+    return f"{len(counts)} banks, {sum(counts.values()):,} labels"
 
 
 def _pairs(values: dict[str, Any], between: str) -> str:
