@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -178,7 +178,8 @@ class Workshop:
         for model in staged:
             target = self.repository / model / str(version)
             # A folder the manifest does not list is what an interrupted command left behind.
-            shutil.rmtree(target, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                _delete(target)
             (self.staged / model / "version").replace(target)
 
     def _take_back(self, staged: Sequence[str], version: int) -> None:
@@ -214,7 +215,7 @@ class Workshop:
 
     def _remove(self, folder: Path) -> None:
         try:
-            shutil.rmtree(folder)
+            _delete(folder)
         except OSError as error:
             raise SetupError(
                 f"version {self.manifest.newest} is what {self.repository} serves, but {folder}, "
@@ -313,6 +314,14 @@ def _kept(releases: dict[str, Release], keep: int) -> dict[str, Release]:
         of_models.setdefault(releases[number].fingerprint, number)
     kept = {*newest[:keep], *list(of_models.values())[:keep]}
     return {number: releases[number] for number in newest if number in kept}
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder, or a file or a link that has a version's number for its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _without_bank(release: Release, bank: str | None) -> Release:

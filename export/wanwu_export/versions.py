@@ -179,7 +179,8 @@ def _wanted(manifest: Manifest, repository: Path, to: int | None) -> int:
             return number
     raise InputError(
         f"{repository} has nothing to go back to: it keeps version {names}, and none before "
-        f"{kept[0]} serves anything else; export the older model again"
+        f"{kept[0]} served another model or other labels. A younger bank stays when going back; a "
+        "removed one is gone from every version: build it again, or export the older model again"
     )
 
 

@@ -315,6 +315,15 @@ def test_one_version_alone_has_nothing_to_go_back_to(exports, tmp_path):
         rollback(tmp_path / "one")
 
 
+def test_after_a_removal_alone_the_message_says_to_build_the_bank_again(exports, tmp_path):
+    folder = tmp_path / "one"
+    shutil.copytree(exports[0], folder)
+    remove_bank(folder, "pets")
+    with pytest.raises(InputError, match=r"removed one is gone from every version: build it"):
+        rollback(folder)
+    assert rollback(folder, 1).unchanged
+
+
 def test_going_back_to_what_is_served_changes_nothing(repository):
     before = snapshot(repository)
     done = rollback(repository, 2)
@@ -416,6 +425,34 @@ def test_verify_looks_at_older_versions_when_asked(repository):
     assert verify(repository) == []
     (problem,) = verify(repository, all_versions=True)
     assert "image_encoder/1/model.onnx has SHA-256" in problem
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("name", ["image_encoder/7", "label_bank_pets/3"])
+def test_what_is_no_folder_is_pruned_as_verify_says(repository, exports, kind, name):
+    before = snapshot(repository)
+    if kind == "file":
+        (repository / name).write_text("a person's notes")
+    else:
+        (repository / name).symlink_to(exports[0])
+    (problem,) = verify(repository)
+    assert problem.startswith(str(repository / name))
+    assert "wanwu repository prune" in problem
+    assert prune(repository) == [name]
+    assert verify(repository) == []
+    assert snapshot(repository) == before
+    assert check_repository(exports[0])  # a link's target is left alone
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_folder_does_not_stop_the_next_version(repository, exports, kind):
+    if kind == "file":
+        (repository / "label_bank_pets" / "3").write_text("a person's notes")
+    else:
+        (repository / "label_bank_pets" / "3").symlink_to(exports[0])
+    assert build_bank(repository, "pets", "鸟") == 3
+    assert check_repository(repository).banks["pets"].count == 1
+    assert check_repository(exports[0])
 
 
 def test_verify_names_every_problem(repository):
