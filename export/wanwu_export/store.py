@@ -35,6 +35,8 @@ from wanwu_export.onnx_bank import read_bank
 #: Releases kept by default, and models: the newest of each, and two to go back to.
 KEEP = 3
 MODEL_FILE = "model.onnx"
+#: Locked by the one process that may write to a repository; removed only by its holder.
+LOCK = ".lock"
 
 Step = Callable[[str], None]
 
@@ -237,12 +239,19 @@ class Workshop:
 def writing(repository: Path) -> Iterator[Workshop]:
     """Give a repository to this process alone, made where there is none.
 
+    Where there was none and nothing is published, the folders made are removed again, but for
+    half-made banks.
+
     Raises:
-        SetupError: another process writes to it, or it cannot be written.
+        SetupError: another process writes to it, or it is no folder or cannot be written.
     """
     try:
+        if repository.is_file():
+            raise SetupError(f"{repository} is a file; expected a folder: name another by --output")
+        made = [folder for folder in (repository, *repository.parents) if not folder.exists()]
         repository.mkdir(parents=True, exist_ok=True)
-        with (repository / ".lock").open("w") as lock:
+        was_empty = not any(repository.iterdir())
+        with (repository / LOCK).open("w") as lock:
             _lock(lock.fileno(), repository)
             # Triton takes every folder of a repository for a model and skips what is not a number
             # inside one, so the staging folder lies inside a model's.
@@ -255,6 +264,8 @@ def writing(repository: Path) -> Iterator[Workshop]:
                 shutil.rmtree(staged, ignore_errors=True)
                 for half in repository.glob(f".{MANIFEST}.*"):  # of a command cut short
                     half.unlink()
+                if was_empty and not (repository / MANIFEST).exists():
+                    _remove_made(repository, made)
     except OSError as error:
         raise SetupError(
             f"{repository} cannot be written: {error}; nothing was published. "
@@ -338,12 +349,24 @@ def _without_bank(release: Release, bank: str | None) -> Release:
 
 
 def _lock(descriptor: int, repository: Path) -> None:
+    path = repository / LOCK
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        held = os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:  # or of a file that its holder has removed: a third process may make it anew
         raise SetupError(
             f"another command is writing to {repository}; wait for it, or name another folder"
-        ) from error
+        )
+
+
+def _remove_made(repository: Path, made: Sequence[Path]) -> None:
+    """Remove the lock, which is held, and the folders made, as far as they are empty."""
+    (repository / LOCK).unlink()
+    for folder in (repository / "image_encoder", *made):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _now() -> str:

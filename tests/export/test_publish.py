@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -264,9 +265,7 @@ def test_a_tower_that_fails_the_gate_is_not_published(publish_tiny, exported, fi
 def test_a_first_export_that_fails_the_gate_leaves_nothing_to_serve(publish_tiny, folder):
     with pytest.raises(ModelError, match="nothing was published"):
         publish_tiny(folder, image_end=WrongWhenConverted())
-    assert set(_bytes_of(folder)) == {".lock"}
-    with pytest.raises(SetupError, match="holds no exported model"):
-        check_repository(folder)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("stop_at", [STEPS[0], STEPS[1], STEPS[4], STEPS[6], STEPS[7]])
@@ -277,16 +276,81 @@ def test_an_export_stopped_at_any_step_publishes_nothing(publish_tiny, folder, s
 
     with pytest.raises(KeyboardInterrupt):
         publish_tiny(folder, step=stop)
-    assert set(_bytes_of(folder)) == {".lock"}
-    assert list(folder.rglob(".staging")) == []
+    assert not folder.exists()
 
 
-@pytest.mark.parametrize("name", ["occupied", "occupied/deeper/model_repository"])
-def test_a_folder_that_cannot_be_made_is_a_setup_error(publish_tiny, tmp_path, name):
+def _refuse(step: str) -> None:
+    raise ModelError("nothing was published")
+
+
+@pytest.mark.parametrize("before", ["", "here", "here/is"])
+def test_a_first_export_that_fails_leaves_the_folders_as_they_were(publish_tiny, tmp_path, before):
+    (tmp_path / before).mkdir(parents=True, exist_ok=True)
+    found = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ModelError):
+        publish_tiny(tmp_path / "here/is/model_repository", step=_refuse)
+    assert sorted(tmp_path.rglob("*")) == found
+
+
+def test_a_first_export_that_fails_leaves_an_empty_folder_empty(publish_tiny, folder):
+    folder.mkdir()
+    with pytest.raises(ModelError):
+        publish_tiny(folder, step=_refuse)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "image_encoder/.work/half.rows"])
+def test_a_first_export_that_fails_leaves_what_it_did_not_make(publish_tiny, folder, name):
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("not to be lost")
+    with pytest.raises(ModelError):
+        publish_tiny(folder, step=_refuse)
+    assert (folder / name).read_text() == "not to be lost"
+
+
+def test_half_made_banks_of_a_first_export_are_kept(publish_tiny, folder):
+    def stop(step: str) -> None:
+        if step == "label bank default":
+            (folder / "image_encoder" / ".work").mkdir()
+            (folder / "image_encoder" / ".work" / "half.rows").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish_tiny(folder, step=stop)
+    assert set(_bytes_of(folder)) == {"image_encoder/.work/half.rows"}
+
+
+def test_a_lock_that_its_holder_removed_is_not_taken(publish_tiny, folder, monkeypatch):
+    lock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        (folder / ".lock").unlink()  # as an export does that ends between our open and our lock
+        lock(descriptor, operation)
+
+    def late_and_made_anew(descriptor: int, operation: int) -> None:
+        late(descriptor, operation)
+        (folder / ".lock").touch()
+
+    for flock in (late, late_and_made_anew):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with pytest.raises(SetupError, match="another command is writing to"):
+            publish_tiny(folder)
+    assert (folder / ".lock").exists()  # the third process's
+
+
+def test_a_file_in_the_repositorys_place_is_told(publish_tiny, folder):
+    folder.write_text("a file")
+    with pytest.raises(SetupError, match=f"^{folder} is a file; expected a folder"):
+        publish_tiny(folder)
+    assert folder.read_text() == "a file"
+
+
+def test_a_folder_that_cannot_be_made_is_a_setup_error(publish_tiny, tmp_path):
     (tmp_path / "occupied").write_text("a file, where a folder is needed")
+    folder = tmp_path / "occupied" / "deeper" / "model_repository"
     with pytest.raises(SetupError, match=r"cannot be written.*nothing was published") as caught:
-        publish_tiny(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
+        publish_tiny(folder)
+    assert str(folder) in str(caught.value)
     assert "name another folder" in str(caught.value)
 
 
