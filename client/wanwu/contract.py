@@ -16,6 +16,7 @@ SCHEMA_VERSION = 1
 
 Fingerprint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Channel = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Unit = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
 
 
@@ -31,20 +32,35 @@ class Model(_Part, frozen=True):
     licence: str
 
 
-class Image(_Part, frozen=True):
+# Defaults are left out of the JSON, so that clients of before `fill` read what does not use it.
+class Image(_Part, frozen=True, omit_defaults=True):
     """The geometry a client applies; scaling, mean and std are inside the graph.
 
-    `squash` resizes both axes to `height` x `width`. `shortest_edge` resizes the short edge to
-    `shortest_edge` pixels, keeps the aspect ratio, then crops `height` x `width` from the centre.
+    `squash` resizes both axes to `height` x `width`.
+
+    `shortest_edge` resizes the short edge to `shortest_edge` pixels, keeps the aspect ratio (the
+    long edge is rounded down), then crops `height` x `width` from the centre. Where an odd number
+    of pixels is cut off, the odd one is cut at the right or the bottom.
+
+    `pad` keeps the aspect ratio and resizes to the largest size within `height` x `width`: one
+    edge fits exactly, the other is rounded to the nearest pixel (a half to the even one), at least
+    1. The rest is filled with `fill`, RGB from 0 to 255, black if it is left out; where it is an
+    odd number of pixels, the odd one is at the right or the bottom.
     """
 
     height: Positive
     width: Positive
-    resize: Literal["squash", "shortest_edge"]
+    resize: Literal["squash", "shortest_edge", "pad"]
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
     shortest_edge: Positive | None = None
+    fill: tuple[Channel, Channel, Channel] | None = None
 
     def __post_init__(self) -> None:
+        if self.fill is not None and self.resize != "pad":
+            raise ValueError(
+                f"fill {self.fill} is given and resize is {self.resize!r}, which fills nothing; "
+                "leave fill out, or make resize 'pad'"
+            )
         if self.resize == "shortest_edge":
             if self.shortest_edge is None:
                 raise ValueError("resize 'shortest_edge' needs the field shortest_edge, in pixels")

@@ -60,7 +60,7 @@ class Gate:
         self._pictures = list(encoded)
         self._theirs = [open_as_script(data) for data in encoded.values()]
         self._pixels = np.stack(
-            [to_pixels(data, tower.image_geometry) for data in encoded.values()]
+            [to_pixels(data, tower.image_geometry, exact=True) for data in encoded.values()]
         )
         self._kinds = list(TEXTS)
         self._rows = tokenize_cut(tower, list(TEXTS.values()))

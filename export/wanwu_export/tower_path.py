@@ -22,7 +22,7 @@ class TowerPath:
 
     def pixel_values(self, picture: PIL.Image.Image) -> Tensor:
         """Prepare an RGB picture: FP32 [3, H, W], scaled."""
-        pixels = torch.tensor(to_pixels(picture, self._tower.image_geometry))
+        pixels = torch.tensor(to_pixels(picture, self._tower.image_geometry, exact=True))
         scaled: Tensor = self._tower.scale(pixels.permute(2, 0, 1).to(torch.float32))
         return scaled
 

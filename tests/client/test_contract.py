@@ -118,6 +118,10 @@ def test_an_unknown_field_is_named(part: str) -> None:
         ("image.resize", "stretch"),
         ("image.resample", "cubic"),
         ("image.shortest_edge", 0),
+        ("image.fill", [0, 0]),
+        ("image.fill", [0, 0, 256]),
+        ("image.fill", [-1, 0, 0]),
+        ("image.fill", "black"),
         ("text.max_length", 0),
         ("text.pad_id", -1),
         ("text.lowercase", "yes"),
@@ -177,6 +181,24 @@ def test_shortest_edge_must_cover_the_crop(edge: int, fits: bool) -> None:
     else:
         with pytest.raises(ModelError, match="shortest_edge 223 is smaller than the 224x200 crop"):
             Contract.from_json(data)
+
+
+PAD = {"height": 224, "width": 200, "resize": "pad", "resample": "bicubic"}
+
+
+def test_a_padding_contract_goes_round_to_the_same_bytes() -> None:
+    for image in (PAD, PAD | {"fill": [255, 0, 7]}):
+        contract = Contract.from_json(contract_json("image", value=image))
+        assert contract.image.fill == (tuple(image["fill"]) if "fill" in image else None)
+        assert json.loads(contract.to_json())["image"] == image
+        assert Contract.from_json(contract.to_json()) == contract
+
+
+@pytest.mark.parametrize("resize", ["squash", "shortest_edge"])
+def test_fill_is_refused_where_nothing_is_filled(resize: str) -> None:
+    image = SAMPLE["image"] | {"resize": resize, "fill": [0, 0, 0]}
+    with pytest.raises(ModelError, match=rf"fill \(0, 0, 0\) is given and resize is '{resize}'"):
+        Contract.from_json(contract_json("image", value=image))
 
 
 def test_a_contract_cannot_be_changed() -> None:

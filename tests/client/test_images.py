@@ -7,6 +7,7 @@ import struct
 import time
 import warnings
 import zlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from msgspec import structs
+from PIL import Image, ImageOps
 
 from wanwu import ImageError
 from wanwu.contract import Image as Geometry
 from wanwu.images import fit, open_rgb, to_pixels
 from wanwu.samples import cat_photo
 
-SQUASH = Geometry(height=8, width=8, resize="squash", resample="bicubic")
 ORIENTATION = 0x0112
+
+
+def squash_to(height: int, width: int) -> Geometry:
+    return Geometry(height=height, width=width, resize="squash", resample="bicubic")
+
+
+def pad_to(height: int, width: int, **fields: Any) -> Geometry:
+    return Geometry(height=height, width=width, resize="pad", resample="bicubic", **fields)
+
+
+SQUASH = squash_to(8, 8)
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -49,6 +61,24 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def decode_every_pixel(source: Any, **options: Any) -> None:
+    assert open_rgb(source, **options).mode == "RGB"
+
+
+def decode_fewer_pixels(source: Any, **options: Any) -> None:
+    """A JPEG is decoded at an eighth of its size."""
+    assert to_pixels(source, squash_to(1, 1), **options).shape == (1, 1, 3)
+
+
+DECODERS = pytest.mark.parametrize("decode", [decode_every_pixel, decode_fewer_pixels])
+
+
 def rgb(source: Any) -> list[tuple[int, ...]]:
     return [tuple(pixel) for pixel in np.asarray(open_rgb(source)).reshape(-1, 3).tolist()]
 
@@ -72,40 +102,45 @@ def rgb(source: Any) -> list[tuple[int, ...]]:
     ],
     ids=["empty", "text", "html", "gif-0x0", "jpeg", "jpeg-end", "png", "float", "minus", "17-bit"],
 )
-def test_bad_bytes_are_refused_with_the_reason(data: bytes, reason: str, tmp_path: Path) -> None:
+@DECODERS
+def test_bad_bytes_are_refused_with_the_reason(
+    decode: Any, data: bytes, reason: str, tmp_path: Path
+) -> None:
     with pytest.raises(ImageError, match=reason):
-        open_rgb(data)
+        decode(data)
     (tmp_path / "坏.jpg").write_bytes(data)
     with pytest.raises(ImageError, match=rf"坏\.jpg.*{reason}"):
-        open_rgb(tmp_path / "坏.jpg")
+        decode(tmp_path / "坏.jpg")
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of odd metadata
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_picture_cut_anywhere_is_read_or_refused(kind: str) -> None:
+@DECODERS
+def test_a_picture_cut_anywhere_is_read_or_refused(decode: Any, kind: str) -> None:
     data = encoded(noise(16, 16), kind)
     for length in range(1, len(data), max(1, len(data) // 300)):
         try:
-            assert open_rgb(data[:length]).size == (16, 16)
+            decode(data[:length])
         except ImageError as error:
             assert "picture" in str(error)  # noqa: PT017 - either outcome is right
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@DECODERS
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(changes=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4))
 def test_a_picture_with_changed_bytes_is_read_or_refused(
-    kind: str, changes: list[tuple[int, int]]
+    decode: Any, kind: str, changes: list[tuple[int, int]]
 ) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION], exif[0x010F] = 6, "camera"
+    exif = turned(6)
+    exif[0x010F] = "camera"
     data = bytearray(encoded(noise(16, 16), kind, exif=exif))
     for place, value in changes:
         data[place % len(data)] = value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         try:
-            assert open_rgb(bytes(data), max_pixels=100_000).mode == "RGB"
+            decode(bytes(data), max_pixels=100_000)
         except ImageError as error:
             assert str(error)  # noqa: PT017 - either outcome is right
 
@@ -126,7 +161,8 @@ def test_a_picture_cut_or_broken_in_its_header_is_refused(header: bytes, what: s
         open_rgb(header)
 
 
-def test_a_picture_whose_exif_cannot_be_written_back_is_no_crash() -> None:
+@DECODERS
+def test_a_picture_whose_exif_cannot_be_written_back_is_no_crash(decode: Any) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     exif += b"\x00\x01\x03\0\x01\0\0\0\x01\0\0\0" + b"\0" * 4
     for place in range(14, len(exif)):
@@ -134,7 +170,7 @@ def test_a_picture_whose_exif_cannot_be_written_back_is_no_crash() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                assert open_rgb(data).size == (8, 8)
+                decode(data)
             except ImageError as error:
                 assert str(error)  # noqa: PT017 - either outcome is right
 
@@ -195,12 +231,13 @@ def test_an_array_of_another_shape_or_type_is_refused(array: Any) -> None:
 
 
 @pytest.mark.parametrize("side", [8_001, 10_000, 30_000])
-def test_a_decompression_bomb_is_refused_from_its_header(side: int) -> None:
+@DECODERS
+def test_a_decompression_bomb_is_refused_from_its_header(decode: Any, side: int) -> None:
     bomb = png_claiming(side, side)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     # Its data is short, so decoding would have said "cut short".
     with pytest.raises(ImageError, match=r"limit (of|is) 64,000,000"):
-        open_rgb(bomb)
+        decode(bomb)
     assert time.monotonic() - started < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
 
@@ -318,23 +355,26 @@ def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_turned_by_exif_is_read_upright(orientation: int) -> None:
     upright = np.asarray(noise(6, 4))
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    data = encoded(Image.fromarray(stored(upright, orientation)), exif=exif)
+    data = encoded(Image.fromarray(stored(upright, orientation)), exif=turned(orientation))
     assert np.array_equal(np.asarray(open_rgb(data)), upright)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_pil_picture_of_the_caller_stays_as_it_was(orientation: int) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    with Image.open(io.BytesIO(encoded(noise(6, 4).convert("RGBA"), exif=exif))) as picture:
+    data = encoded(noise(6, 4).convert("RGBA"), exif=turned(orientation))
+    with Image.open(io.BytesIO(data)) as picture:
         before = np.array(picture)
         result = open_rgb(picture)
         assert (picture.size, picture.mode) == ((6, 4), "RGBA")
         assert picture.getexif()[ORIENTATION] == orientation
         result.paste((0, 0, 0), (0, 0, *result.size))
         assert np.array_equal(np.asarray(picture), before)
+
+
+def test_a_jpeg_the_caller_opened_is_still_decoded_in_full() -> None:
+    with Image.open(io.BytesIO(encoded(noise(64, 48), "JPEG"))) as picture:
+        to_pixels(picture, SQUASH)
+        assert picture.size == (64, 48)
 
 
 def test_the_array_of_the_caller_stays_as_it_was() -> None:
@@ -350,10 +390,13 @@ def test_the_array_of_the_caller_stays_as_it_was() -> None:
 
 
 def plainly(picture: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize, then crop, as the models' own preprocessing does it."""
+    """Resize, then crop or pad, as the models' own preprocessing does it."""
     resample = Image.Resampling[geometry.resample.upper()]
+    target = (geometry.width, geometry.height)
     if geometry.resize == "squash":
-        return np.asarray(picture.resize((geometry.width, geometry.height), resample))
+        return np.asarray(picture.resize(target, resample))
+    if geometry.resize == "pad":
+        return np.asarray(ImageOps.pad(picture, target, resample, color=geometry.fill))
     short, (width, height) = geometry.shortest_edge, picture.size
     assert short is not None
     if width <= height:
@@ -434,6 +477,60 @@ def test_a_picture_thin_as_a_thread_is_fitted(size: tuple[int, int], resize: Any
     assert_alike(CAT.resize(size), geometry)
 
 
+@pytest.mark.parametrize("fill", [None, (0, 0, 0), (255, 128, 1)])
+@pytest.mark.parametrize(
+    ("size", "height", "width"),
+    [
+        ((640, 320), 64, 64),
+        ((320, 640), 64, 64),
+        ((300, 300), 64, 64),
+        ((100, 60), 40, 200),
+        ((451, 300), 65, 97),
+        ((7, 5), 224, 224),
+        ((64, 64), 64, 64),
+    ],
+)
+def test_padding_equals_pillows_where_the_rest_is_even(
+    size: tuple[int, int], height: int, width: int, fill: Any
+) -> None:
+    geometry, picture = pad_to(height, width, fill=fill), CAT.resize(size)
+    assert np.array_equal(fit(picture, geometry), plainly(picture, geometry))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(1, 500), st.integers(1, 500)),
+    target=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+)
+def test_a_padded_picture_is_its_resized_self_in_the_middle(
+    size: tuple[int, int], target: tuple[int, int]
+) -> None:
+    scale = min(Fraction(target[0], size[0]), Fraction(target[1], size[1]))
+    width, height = (max(1, round(edge * scale)) for edge in size)
+    left, top = (target[0] - width) // 2, (target[1] - height) // 2
+    picture = GREY.crop((0, 0, *size))
+    fitted = fit(picture, pad_to(target[1], target[0], fill=(1, 2, 3)))
+    middle = fitted[top : top + height, left : left + width]
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    assert np.array_equal(middle, np.asarray(resized))
+    assert (fitted == (1, 2, 3)).all(2).sum() == target[0] * target[1] - width * height
+
+
+@pytest.mark.parametrize(("size", "height"), [((64, 51), 51), ((64, 61), 61), ((128, 101), 50)])
+def test_padding_an_odd_rest_puts_the_odd_pixel_at_the_bottom(
+    size: tuple[int, int], height: int
+) -> None:
+    filled = (fit(Image.new("RGB", size, "red"), pad_to(64, 64)) == (255, 0, 0)).all((1, 2))
+    assert filled.sum() == height
+    assert filled.argmax() == (64 - height) // 2
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1)])
+def test_padding_leaves_at_least_one_line_of_a_thread(size: tuple[int, int]) -> None:
+    fitted = fit(Image.new("RGB", size, "red"), pad_to(16, 16))
+    assert (fitted == (255, 0, 0)).all(2).sum() == 16
+
+
 @pytest.mark.parametrize("size", [(1, 40_000_002), (40_000_002, 1)])
 def test_the_thinnest_picture_within_the_limit_is_fitted(size: tuple[int, int]) -> None:
     geometry = Geometry(
@@ -456,3 +553,167 @@ def test_an_eps_file_is_not_handed_to_another_program(tmp_path: Path) -> None:
     noise(10, 10).save(eps, format="EPS")
     with pytest.raises(ImageError, match="not a picture that can be read"):
         open_rgb(eps)
+
+
+# Fewer pixels than are stored
+
+
+def smooth_noise(width: int, height: int) -> Image.Image:
+    """Light and colour that change as in a photograph: light finer than colour, little grain."""
+    light = noise(-(-width // 16), -(-height // 16)).convert("L").resize((width, height))
+    colour = noise(-(-width // 64), -(-height // 64), seed=1).resize((width, height))
+    grain = np.random.default_rng(2).normal(0, 2, (height, width, 3))
+    picture = np.asarray(Image.blend(light.convert("RGB"), colour, 0.4))
+    return Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8))
+
+
+# No edge is a multiple of 8, so that none is whole at a smaller scale.
+SMOOTH = smooth_noise(1003, 761)
+SMOOTH_16_BIT = Image.fromarray(np.asarray(SMOOTH.convert("L")).astype(np.uint16) * 257)
+GEOMETRIES = [
+    squash_to(30, 44),
+    Geometry(height=44, width=36, resize="shortest_edge", resample="lanczos", shortest_edge=50),
+    pad_to(44, 60),
+]
+BY_RESIZE = pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.resize)
+
+
+def levels_apart(source: Any, geometry: Geometry) -> tuple[float, float]:
+    """The largest and the mean difference from decoding every pixel."""
+    exact = to_pixels(source, geometry, exact=True).astype(int)
+    difference = np.abs(to_pixels(source, geometry).astype(int) - exact)
+    return float(difference.max()), float(difference.mean())
+
+
+def assert_near_exact(source: Any, geometry: Geometry) -> None:
+    """An edge half a decoded pixel off makes a mean above 1 and a largest above 6."""
+    largest, mean = levels_apart(source, geometry)
+    assert largest <= 5
+    assert mean < 0.8
+
+
+@BY_RESIZE
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_of_fewer_pixels_is_near_the_exact_one(
+    orientation: int, geometry: Geometry
+) -> None:
+    data = encoded(SMOOTH, "JPEG", quality=90, exif=turned(orientation))
+    assert_near_exact(data, geometry)
+
+
+@BY_RESIZE
+@pytest.mark.parametrize(
+    ("picture", "kind", "options"),
+    [
+        (SMOOTH, "JPEG", {"progressive": True}),
+        (SMOOTH, "JPEG", {"subsampling": "4:4:4"}),
+        (SMOOTH, "MPO", {"save_all": True, "append_images": [SMOOTH]}),
+        (SMOOTH.convert("L"), "JPEG", {}),
+        (SMOOTH.convert("CMYK"), "JPEG", {}),
+        (SMOOTH, "PNG", {"exif": turned(6)}),
+        (SMOOTH.convert("RGBA"), "PNG", {}),
+        (SMOOTH_16_BIT, "PNG", {}),
+        (SMOOTH, "WEBP", {"exif": turned(7)}),
+        (SMOOTH, "TIFF", {"exif": turned(8)}),
+        (SMOOTH, "BMP", {}),
+    ],
+)
+def test_every_format_is_near_the_exact_one(
+    picture: Image.Image, kind: str, options: dict[str, Any], geometry: Geometry
+) -> None:
+    assert_near_exact(encoded(picture, kind, **options), geometry)
+
+
+@BY_RESIZE
+@pytest.mark.parametrize("resample", ["bilinear", "hamming"])
+def test_every_smooth_resample_is_near_the_exact_one(resample: Any, geometry: Geometry) -> None:
+    data = encoded(SMOOTH, "JPEG", quality=90)
+    assert_near_exact(data, structs.replace(geometry, resample=resample))
+
+
+@pytest.mark.parametrize("resample", ["nearest", "box"])
+def test_a_sharp_resample_takes_every_pixel(resample: Any) -> None:
+    data = encoded(noise(640, 480), "JPEG")
+    assert levels_apart(data, structs.replace(SQUASH, resample=resample)) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (3, 9_999), (9_999, 130)])
+@BY_RESIZE
+def test_a_jpeg_thin_as_a_thread_is_near_the_exact_one(
+    size: tuple[int, int], geometry: Geometry
+) -> None:
+    """Pillow averages the last few pixels as if they were a whole block, so an edge may differ."""
+    largest, mean = levels_apart(encoded(SMOOTH.resize(size), "JPEG"), geometry)
+    assert largest <= 12
+    assert mean < 0.8
+
+
+@BY_RESIZE
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (60, 44), (87, 59)])
+def test_a_small_jpeg_is_taken_as_it_is(size: tuple[int, int], geometry: Geometry) -> None:
+    assert levels_apart(encoded(noise(*size), "JPEG"), geometry) == (0, 0)
+
+
+@BY_RESIZE
+def test_photographs_of_fewer_pixels_are_near_the_exact_ones(
+    geometry: Geometry, shared_photos: Path
+) -> None:
+    """They are a third of a megapixel, so sharp; a few pixels on edges of colour are far off."""
+    for photo in sorted(shared_photos.glob("*.jpg")):
+        largest, mean = levels_apart(photo, geometry)
+        assert largest <= 45, photo
+        assert mean < 2, photo
+
+
+@pytest.fixture
+def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The size of every picture that is resized from here on, as it was before."""
+    sizes, resize = [], Image.Image.resize
+
+    def spy(picture: Image.Image, *arguments: Any) -> Image.Image:
+        sizes.append(picture.size)
+        return resize(picture, *arguments)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "geometry", "decoded"),
+    [
+        ((640, 512), 1, squash_to(32, 32), (80, 64)),
+        ((640, 511), 1, squash_to(32, 32), (160, 128)),
+        ((127, 640), 1, squash_to(32, 32), (127, 640)),
+        ((1024, 512), 1, squash_to(64, 32), (256, 128)),
+        ((1024, 512), 6, squash_to(64, 32), (64, 128)),
+        ((1001, 514), 1, GEOMETRIES[1], (251, 129)),
+        ((1001, 514), 5, GEOMETRIES[1], (129, 251)),
+        ((1001, 514), 1, GEOMETRIES[2], (126, 65)),
+        ((1001, 514), 8, GEOMETRIES[2], (65, 126)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_twice_the_target_or_more(
+    stored: tuple[int, int],
+    orientation: int,
+    geometry: Geometry,
+    decoded: tuple[int, int],
+    decoded_sizes: list[tuple[int, int]],
+) -> None:
+    to_pixels(encoded(Image.new("RGB", stored), "JPEG", exif=turned(orientation)), geometry)
+    assert decoded_sizes == [decoded]
+
+
+def test_the_first_picture_of_an_mpo_is_decoded_at_fewer_pixels(
+    decoded_sizes: list[tuple[int, int]],
+) -> None:
+    frames = [Image.new("RGB", (640, 512), colour) for colour in ("red", "blue")]
+    pixels = to_pixels(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]), SQUASH)
+    assert decoded_sizes == [(80, 64)]
+    assert pixels[0, 0, 0] > 250
+
+
+def test_exact_decodes_every_pixel(decoded_sizes: list[tuple[int, int]]) -> None:
+    data = encoded(noise(640, 512), "JPEG", exif=turned(6))
+    pixels = to_pixels(data, SQUASH, exact=True)
+    assert decoded_sizes == [(512, 640)]
+    assert np.array_equal(pixels, plainly(open_rgb(data), SQUASH))
