@@ -13,47 +13,18 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
+from support.tiny import publish_files
 from wanwu.cli import app, exit_code
-from wanwu.contract import (
-    SCHEMA_VERSION,
-    Bank,
-    Calibration,
-    Contract,
-    Image,
-    Model,
-    Precision,
-    Score,
-    Text,
-)
 from wanwu.errors import WanwuError
-from wanwu.repository import Answers, Describe, Parity, Release, check_repository, newest_release
+from wanwu.repository import check_repository, newest_release
 
 if importlib.util.find_spec("onnx") is None and os.environ.get("CI") != "true":
     pytest.skip("this machine has no onnx: pip install 'wanwu[export]'", allow_module_level=True)
 
 WANWU = Path(sys.executable).with_name("wanwu")
-FINGERPRINT, WIDTH, PAD = 12345, 8, 30
-VOCABULARY = ["[UNK]", *"猫狗鸟鱼大小红蓝0123456789"]
-
-TEXT_ENCODER = """
-<ir_version: 8, opset_import: ["" : 18]>
-text_encoder (int64[n, l] INPUT_IDS) => (float[n, 8] EMBEDDING, int64[n, 1] FINGERPRINT)
-{
-  one = Constant <value_ints = [1]> ()
-  vectors = Gather (words, INPUT_IDS)
-  sums = ReduceSum <keepdims = 0> (vectors, one)
-  EMBEDDING = LpNormalization <axis = 1, p = 2> (sums)
-  rows = Shape <start = 0, end = 1> (INPUT_IDS)
-  shape = Concat <axis = 0> (rows, one)
-  FINGERPRINT = Expand (fingerprint, shape)
-}
-"""
-
 BIRDS = '''\
 label\taliases\tcategory\tdescription\tbroader
 [red]鸟\t小鸟|大鸟\t[/动物]\t"会""飞"""\t动物|生物
@@ -64,77 +35,12 @@ label\taliases\tcategory\tdescription\tbroader
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the banks `default` and `pets`; tests only read it."""
-    from wanwu_export.banks import MODEL_FILE, BankBuilder, BankPlan
     from wanwu_export.concepts import Concept
-    from wanwu_export.store import writing
-    from wanwu_export.text_tower import TextTower
 
-    ids = {word: place for place, word in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    data, contract = tokenizer.to_str().encode(), make_contract()
     folder = tmp_path_factory.mktemp("labels") / "model_repository"
-    with writing(folder) as workshop:
-        (workshop.stage("image_encoder") / MODEL_FILE).write_bytes(b"an image tower")
-        path = workshop.stage("text_encoder") / MODEL_FILE
-        write_text_encoder(path)
-        weights = Describe(templates="bare", alias=0.5, description=0.5, broader=0.5)
-        builder = BankBuilder(contract, data, weights, TextTower(path, data, contract))
-        concepts = [Concept("猫", ("小猫",), "动物"), Concept("狗"), Concept("大鱼")]
-        banks = {
-            name: builder.build(
-                BankPlan(name, concepts, None, "2026-11-22"), workshop, lambda *told: None
-            )
-            for name in ("default", "pets")
-        }
-        workshop.commit(make_release(contract, weights, banks), keep=3)
+    concepts = [Concept("猫", ("小猫",), "动物"), Concept("狗"), Concept("大鱼")]
+    publish_files(folder, 12345, {"default": concepts, "pets": concepts})
     return folder
-
-
-def make_contract() -> Contract:
-    return Contract(
-        schema_version=SCHEMA_VERSION,
-        fingerprint=FINGERPRINT,
-        embedding_dim=WIDTH,
-        model=Model(name="tiny", revision="1", licence="Apache-2.0"),
-        image=Image(height=8, width=8, resize="squash", resample="bilinear"),
-        text=Text(max_length=16, pad_id=PAD, lowercase=False),
-        score=Score(kind="softmax", logit_scale=10.0),
-        calibration=Calibration(),
-        bank=Bank(name="default", count=1, created="", digest=""),
-        precision=Precision(image="fp32", text="fp32"),
-    )
-
-
-def make_release(contract: Contract, describe: Describe, banks: dict) -> Release:
-    return Release(
-        what="export",
-        published="",
-        fingerprint=contract.fingerprint,
-        model=contract.model,
-        precision=contract.precision,
-        sources={},
-        tools={},
-        parity=Parity(pixel_levels=0, towers={}, answers=Answers(0, 0, 0)),
-        describe=describe,
-        banks=banks,
-        files={},
-    )
-
-
-def write_text_encoder(path: Path) -> None:
-    """Write a tower that gives the direction of the sum of its tokens' random vectors."""
-    import onnx
-    from onnx import numpy_helper
-
-    words = np.random.default_rng(0).standard_normal((PAD + 1, WIDTH)).astype(np.float32)
-    words[PAD] = 0
-    model = onnx.parser.parse_model(TEXT_ENCODER)
-    fingerprint = np.array([[FINGERPRINT]], dtype=np.int64)
-    for array, name in ((words, "words"), (fingerprint, "fingerprint")):
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
 
 
 @pytest.fixture

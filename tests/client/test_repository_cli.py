@@ -11,32 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from wanwu.bank import bank_digest, bank_model
-from wanwu.contract import (
-    SCHEMA_VERSION,
-    Bank,
-    Calibration,
-    Contract,
-    Image,
-    Model,
-    Precision,
-    Score,
-    Text,
-)
+from support.tiny import publish_files
+from wanwu.contract import Model, Precision
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
-from wanwu.repository import (
-    Answers,
-    BankRelease,
-    Describe,
-    Parity,
-    Release,
-    TowerParity,
-    check_repository,
-    read_manifest,
-)
+from wanwu.repository import check_repository, read_manifest
 
 WANWU = Path(sys.executable).with_name("wanwu")
 MODEL = Model(name="小[模型]", revision="1", licence="Apache-2.0")
@@ -72,9 +52,14 @@ def made(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
     """Version 1 of one model, version 2 of another, version 3 with another bank `pets`."""
     need(importlib.util.find_spec("onnx") is not None, "onnx: pip install 'wanwu[export]'")
     folder = tmp_path_factory.mktemp("made") / "model_repository"
-    publish(folder, 1, "export", {"default": ("猫", "狗"), "pets": ("猫",)}, towers=True)
-    publish(folder, 2, "export", {"default": ("猫", "狗"), "pets": ("猫",)}, towers=True)
-    publish(folder, 2, "bank pets", {"pets": ("猫", "狗", "鸟")}, towers=False)
+    from wanwu_export.banks import BankPlan
+    from wanwu_export.concepts import Concept
+    from wanwu_export.label_banks import build
+
+    for fingerprint in (1, 2):
+        publish(folder, fingerprint, {"default": ("猫", "狗"), "pets": ("猫",)})
+    pets = [Concept(label) for label in ("猫", "狗", "鸟")]
+    build(folder, BankPlan("pets", pets, None, "2026-11-22"), step=lambda text: None)
     return folder
 
 
@@ -85,79 +70,11 @@ def repository(made: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def publish(
-    folder: Path, fingerprint: int, what: str, banks: dict[str, tuple[str, ...]], *, towers: bool
-) -> None:
-    from wanwu_export.onnx_bank import StoredBank, write_bank
-    from wanwu_export.store import writing
+def publish(folder: Path, fingerprint: int, banks: dict[str, tuple[str, ...]]) -> None:
+    from wanwu_export.concepts import Concept
 
-    with writing(folder) as workshop:
-        if towers:
-            for side in ("image", "text"):
-                write_tower(workshop.stage(f"{side}_encoder") / "model.onnx", fingerprint)
-        released = dict(workshop.newest.banks) if workshop.newest else {}
-        for name, labels in banks.items():
-            embeddings = np.eye(len(labels), 8, dtype=np.float16)
-            digest = bank_digest(labels, labels, embeddings)
-            contract = contract_of(fingerprint, Bank(name, len(labels), "2026-11-22", digest))
-            stored = StoredBank(contract, b"{}", labels, labels, embeddings)
-            write_bank(stored, workshop.stage(bank_model(name)) / "model.onnx")
-            released[name] = BankRelease(count=len(labels), digest=digest)
-        workshop.commit(release_of(fingerprint, what, released), keep=3)
-
-
-def write_tower(path: Path, fingerprint: int) -> None:
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from wanwu_export.onnx_bank import IR_VERSION, OPSET
-
-    value = numpy_helper.from_array(np.array([[fingerprint]], dtype=np.int64), "fingerprint")
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["fingerprint"], ["FINGERPRINT"])],
-        "tower",
-        [helper.make_tensor_value_info("INPUT", TensorProto.INT64, ["batch", 1])],
-        [helper.make_tensor_value_info("FINGERPRINT", TensorProto.INT64, ["batch", 1])],
-        [value],
-    )
-    opset = helper.make_opsetid("", OPSET)
-    onnx.save(helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[opset]), path)
-
-
-def contract_of(fingerprint: int, bank: Bank) -> Contract:
-    return Contract(
-        schema_version=SCHEMA_VERSION,
-        fingerprint=fingerprint,
-        embedding_dim=8,
-        model=MODEL,
-        image=Image(height=16, width=16, resize="squash", resample="bilinear"),
-        text=Text(max_length=16, pad_id=0, lowercase=False),
-        score=Score(kind="softmax", logit_scale=10.0),
-        calibration=Calibration(),
-        bank=bank,
-        precision=PRECISION,
-    )
-
-
-def release_of(fingerprint: int, what: str, banks: dict[str, BankRelease]) -> Release:
-    check = TowerParity(precision="fp32", required_cosine=0.9, batches=(1,), cosines={"noise": 1.0})
-    return Release(
-        what=what,
-        published="",
-        fingerprint=fingerprint,
-        model=MODEL,
-        precision=PRECISION,
-        sources={},
-        tools={},
-        parity=Parity(
-            pixel_levels=0.0,
-            towers={"image": (check,), "text": (check,)},
-            answers=Answers(pictures=1, ties=0, largest_difference=0.0),
-        ),
-        describe=Describe(templates="bare", alias=0.5, description=0.5, broader=0.0),
-        banks=banks,
-        files={},
-    )
+    concepts = {name: [Concept(label) for label in labels] for name, labels in banks.items()}
+    publish_files(folder, fingerprint, concepts, model=MODEL, precision=PRECISION)
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "rollback", "prune", "load"])
@@ -194,10 +111,9 @@ def test_the_list_has_three_lines_a_version_and_marks_the_one_served(
     assert "on disk" in total
 
 
-def test_banks_that_do_not_fit_into_a_line_are_counted(run: Run, tmp_path: Path) -> None:
-    names = ["default", *(f"industry-{number}" for number in range(1, 8))]
-    banks = dict.fromkeys(names, ("猫", "狗"))
-    publish(tmp_path / "model_repository", 1, "export", banks, towers=True)
+def test_banks_that_do_not_fit_into_a_line_are_counted(run: Run, repository: Path) -> None:
+    names = ["default", *(f"industry-{number}" for number in range(1, 7)), "pets"]
+    publish(repository, 3, dict.fromkeys(names, ("猫", "狗")))
     named = " " * 12 + ", ".join(f"{name} 2" for name in names)
     wide, narrow, usual = (
         run("list", COLUMNS=str(columns)).stdout.splitlines()
@@ -234,9 +150,9 @@ def test_json_tells_the_same(run: Run, repository: Path) -> None:
 def test_verify_counts_what_is_as_published(run: Run, repository: Path) -> None:
     done = run("verify")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "wanwu: 8 files of version 3 are as published\n"
+    assert done.stdout == "wanwu: 10 files of version 3 are as published\n"
     done = run("verify", "--all")
-    assert done.stdout == "wanwu: 18 files of versions 3, 2, 1 are as published\n"
+    assert done.stdout == "wanwu: 23 files of versions 3, 2, 1 are as published\n"
 
 
 def test_verify_gives_each_problem_a_line_and_ends_with_code_1(run: Run, repository: Path) -> None:

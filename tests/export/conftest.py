@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 if importlib.util.find_spec("torch") is None and os.environ.get("CI") != "true":
     collect_ignore_glob = ["test_*.py"]
 
-SIDE, WIDTH, WORDS = 16, 8, 1000
-
 MakeTower = Callable[..., "DualTower"]
 MakeBanks = Callable[..., "list[BankPlan]"]
 Publish = Callable[..., "Published"]
@@ -43,56 +41,9 @@ def _pictures_are_encoded_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def make_tower() -> MakeTower:
     """Give a function that makes a real dual tower of a few hundred weights."""
-    import torch
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from torch import nn
+    from support.tiny import tiny_tower
 
-    from wanwu.contract import Image, Model, Precision, Score, Text
-    from wanwu_export.describe import Weights
-    from wanwu_export.dual_tower import DualTower, Scale
-    from wanwu_export.parity_inputs import TEXTS
-
-    class MeanOfWords(nn.Module):
-        def forward(self, words: Tensor) -> Tensor:
-            return words.sum(1)  # padding is zeros, and the length does not matter
-
-    characters = sorted({char for text in TEXTS.values() for char in text} - {"猫", "狗", "🐱"})
-    vocabulary = {word: place for place, word in enumerate(["[UNK]", "猫", "狗", *characters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-
-    def make(
-        seed: int = 0, *, image_end: nn.Module | None = None, text_end: nn.Module | None = None
-    ) -> DualTower:
-        torch.manual_seed(seed)
-        image = nn.Sequential(
-            nn.Conv2d(3, 4, 4, stride=4),
-            nn.Flatten(),
-            nn.Linear(4 * (SIDE // 4) ** 2, WIDTH),
-            image_end or nn.Identity(),
-        )
-        text = nn.Sequential(
-            nn.Embedding(WORDS + 1, WIDTH, padding_idx=WORDS),
-            MeanOfWords(),
-            text_end or nn.Identity(),
-        )
-        return DualTower(
-            model=Model(name="tiny", revision="1", licence="Apache-2.0"),
-            scale=Scale(1 / 255, [0.5] * 3, [0.5] * 3),
-            image=image.eval(),
-            text=text.eval(),
-            embedding_dim=WIDTH,
-            image_geometry=Image(height=SIDE, width=SIDE, resize="squash", resample="bilinear"),
-            text_spec=Text(max_length=16, pad_id=WORDS, lowercase=False),
-            score=Score(kind="softmax", logit_scale=10.0),
-            precision=Precision(image="fp32", text="fp32"),
-            tokenizer=tokenizer.to_str().encode(),
-            sources={"made by": "tests/export/conftest.py"},
-            templates="bare",
-            weights=Weights(alias=0.5, description=0.5, broader=0.0),
-        )
-
-    return make
+    return tiny_tower
 
 
 @pytest.fixture(scope="session")

@@ -9,60 +9,24 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
 
+from support.tiny import tiny_tower
 from wanwu import ModelError, Recognition, Recognizer, ServerError, SetupError
 from wanwu.embedded.admin import default_key_file
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.loading import find_admin_key, load_published
 from wanwu.repository import check_repository, newest_release
 
-if TYPE_CHECKING:
-    from wanwu_export.dual_tower import DualTower
-
 Need = Callable[[bool, str], None]
 
 MODELS = {"image_encoder", "text_encoder", "label_bank", "label_bank_pets"}
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 CLIENTS = 3
-
-
-def tiny_tower(seed: int) -> DualTower:
-    import torch
-    from tokenizers import Tokenizer, models
-    from torch import nn
-
-    from wanwu.contract import Image, Model, Precision, Score, Text
-    from wanwu_export.describe import Weights
-    from wanwu_export.dual_tower import DualTower, Scale
-
-    class SumOfWords(nn.Module):
-        def forward(self, words: torch.Tensor) -> torch.Tensor:
-            return words.sum(1)  # padding is zeros, and the length does not matter
-
-    torch.manual_seed(seed)
-    words = {"[UNK]": 0, "猫": 1, "狗": 2, "鸟": 3}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106
-    return DualTower(
-        model=Model(name="tiny", revision=str(seed), licence="Apache-2.0"),
-        scale=Scale(1 / 255, [0.5] * 3, [0.5] * 3),
-        image=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8)).eval(),
-        text=nn.Sequential(nn.Embedding(5, 8, padding_idx=4), SumOfWords()).eval(),
-        embedding_dim=8,
-        image_geometry=Image(height=16, width=16, resize="squash", resample="bilinear"),
-        text_spec=Text(max_length=16, pad_id=4, lowercase=False),
-        score=Score(kind="softmax", logit_scale=10.0),
-        precision=Precision(image="fp32", text="fp32"),
-        tokenizer=tokenizer.to_str().encode(),
-        sources={},
-        templates="bare",
-        weights=Weights(alias=0.5, description=0.5, broader=0.0),
-    )
 
 
 @pytest.fixture(scope="module")
