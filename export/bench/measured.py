@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -24,3 +25,10 @@ def run_wanwu(*arguments: str) -> tuple[float, int]:
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.decode()}")
     return time.monotonic() - started, usage.ru_maxrss * 1024
+
+
+def machine() -> str:
+    """Give the machine's cores and processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.processor()}"
