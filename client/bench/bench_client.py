@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -190,8 +190,8 @@ def export(folder: Path, family: str) -> Path:
     seed18.write_text("\n".join(c.label for c in built_in_banks()["seed18"]), encoding="utf-8")
     checkpoint = folder / "checkpoint"
     # torch and its threads stay out of the process that is measured.
-    with get_context("spawn").Pool(1) as pool:
-        pool.apply(make, (family, checkpoint))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(make, family, checkpoint).result()
     run_wanwu("export", "starter", "--output", str(folder / "starter fp32"))
     for precision in ("fp32", "int8"):
         output = str(folder / f"Chinese-CLIP {precision}")
@@ -256,11 +256,14 @@ def our_parts(model: str, client: Recognizer, group: int) -> list[Part]:
 
 def ask(client: Recognizer, pictures: Iterator[bytes], bank: str, in_flight: int) -> list[float]:
     """Recognise pictures, so many in flight, and give the seconds of each."""
-
-    def work(_: int) -> list[float]:
+    if in_flight == 1:
         return [client.recognize(picture, bank=bank).seconds for picture in pictures]
-
-    return _in_threads(work, range(in_flight))
+    spent = []
+    for answer in client.recognize_many(pictures, bank=bank, in_flight=in_flight):
+        if answer.recognition is None:
+            sys.exit(f"picture {answer.index} was not answered: {answer.error}")
+        spent.append(answer.recognition.seconds)
+    return spent
 
 
 def ceiling_parts(model: str, ceiling: Ceiling) -> list[Part]:
