@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-slow bench bench-decode bench-export bench-labels lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  f"this is Python {v[0]}.{v[1]} and constraints.txt pins packages for 3.11 and 3.12; " \
 	  "name one of these: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,server,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,parquet,server,gateway,demo,dev]'
 	@touch $@
 
 # Exporting takes half a minute, so it is done again only when its sources have changed.
@@ -39,11 +39,17 @@ test: $(INSTALLED) ## Check style and types, then run the tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 
-test-slow: $(INSTALLED) ## Test every model family, and version swaps under load
-	$(BIN)/pytest tests/checkpoints tests/swaps
+test-slow: $(INSTALLED) ## Test every model family, version swaps and faults under load
+	$(BIN)/pytest tests/checkpoints tests/swaps tests/faults
 
 bench-export: $(INSTALLED) ## Measure size, memory, speed and cosine of every precision
 	PYTHONPATH=tests $(BIN)/python export/bench/bench_export.py $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+
+bench: $(INSTALLED) ## Measure the client against the ceiling and the seed's script
+	PYTHONPATH=tests:export/bench $(BIN)/python client/bench/bench_client.py $(OPTIONS)
+
+bench-decode: $(INSTALLED) ## Measure decoding a JPEG of 12 megapixels
+	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_decode.py $(OPTIONS)
 
 bench-labels: $(INSTALLED) ## Measure a bank of 50,000 labels: building it, recognising against it
 	$(BIN)/python export/bench/bench_labels.py

@@ -3,33 +3,43 @@
 The client holds no model: it decodes, asks Triton, and scores. It never imports torch.
 """
 
+from wanwu.async_recognizer import AsyncRecognizer
+from wanwu.bulk import Answer, Embedded
+from wanwu.channel import Tls
 from wanwu.contract import Contract
 from wanwu.errors import (
     ImageError,
     InputError,
     LabelError,
     ModelError,
+    OverloadedError,
     ServerError,
     SetupError,
     WanwuError,
 )
 from wanwu.labels import read_labels
 from wanwu.rank import Prediction
-from wanwu.recognizer import Recognition, Recognizer
+from wanwu.recognizer import Recognizer
+from wanwu.session import Recognition
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "AsyncRecognizer",
     "Contract",
+    "Embedded",
     "ImageError",
     "InputError",
     "LabelError",
     "ModelError",
+    "OverloadedError",
     "Prediction",
     "Recognition",
     "Recognizer",
     "ServerError",
     "SetupError",
+    "Tls",
     "WanwuError",
     "__version__",
     "read_labels",

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wanwu.calls import Infer, Steps
+from wanwu.channel import as_bytes
 from wanwu.contract import Contract
 from wanwu.errors import InputError, ModelError
 from wanwu.rank import Floats
 from wanwu.similarity import LabelRows
-from wanwu.transport import Array, Transport, as_bytes
 
 DEFAULT_BANK = "default"
 #: Rows asked for at a time: 8,192 x 512 x 2 bytes are 8 MB a message.
@@ -25,12 +26,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class Bank:
-    """Labels ready to be scored."""
+    """Labels ready to be scored; `stored` is FP16 [count, D] as the server sent it."""
 
     contract: Contract
     contract_json: bytes
     labels: tuple[str, ...]
     categories: tuple[str, ...]
+    stored: npt.NDArray[np.float16]
     rows: LabelRows
 
 
@@ -62,53 +64,61 @@ def bank_digest(
     return digest.hexdigest()
 
 
-def fetch_contract(
-    wire: Transport, bank: str | None, *, timeout_s: float
-) -> tuple[Contract, bytes]:
-    """Fetch a bank's contract, without its rows."""
-    outputs = _ask(wire, bank, 0, 0, ["CONTRACT"], timeout_s)
+def fetch_contract(bank: str | None, *, timeout_s: float) -> Steps[tuple[Contract, bytes]]:
+    """Fetch a bank's contract, without its rows: read, and as it came."""
+    outputs = yield _ask(bank, 0, 0, ["CONTRACT"], timeout_s)
     data = as_bytes(outputs["CONTRACT"][0])
     return Contract.from_json(data), data
 
 
-def fetch_tokenizer(wire: Transport, bank: str | None, *, timeout_s: float) -> tuple[bytes, bytes]:
+def fetch_tokenizer(bank: str | None, *, timeout_s: float) -> Steps[tuple[bytes, bytes]]:
     """Fetch the tokenizer, and the contract it belongs to, in one answer."""
-    outputs = _ask(wire, bank, 0, 0, ["TOKENIZER", "CONTRACT"], timeout_s)
+    outputs = yield _ask(bank, 0, 0, ["TOKENIZER", "CONTRACT"], timeout_s)
     return as_bytes(outputs["TOKENIZER"][0]), as_bytes(outputs["CONTRACT"][0])
 
 
-def fetch_bank(wire: Transport, bank: str | None, *, timeout_s: float) -> Bank | None:
-    """Fetch a whole bank, page by page.
+def fetch_bank(
+    bank: str | None, contract: Contract, contract_json: bytes, *, timeout_s: float
+) -> Steps[Bank | None]:
+    """Fetch the rows of a bank, page by page.
 
     Returns:
-        The bank, or None when another version took its place between two pages.
+        The bank, or None when another version took its place meanwhile.
 
     Raises:
         ServerError: no answer, or the bank is not served.
         ModelError: the bank does not match its own contract.
     """
-    contract, contract_json = fetch_contract(wire, bank, timeout_s=timeout_s)
     labels: list[str] = []
     categories: list[str] = []
     pages: list[npt.NDArray[np.float16]] = []
     names = ["LABELS", "CATEGORIES", "EMBEDDINGS", "CONTRACT"]
     for first in range(0, contract.bank.count, PAGE_ROWS):
         last = min(first + PAGE_ROWS, contract.bank.count)
-        page = _ask(wire, bank, first, last, names, timeout_s)
+        page = yield _ask(bank, first, last, names, timeout_s)
         if as_bytes(page["CONTRACT"][0]) != contract_json:
             return None
         labels += [as_bytes(label).decode() for label in page["LABELS"]]
         categories += [as_bytes(category).decode() for category in page["CATEGORIES"]]
         pages.append(page["EMBEDDINGS"])
-    stored = np.concatenate(pages)
+    return make_bank(contract, contract_json, labels, categories, np.concatenate(pages))
+
+
+def make_bank(
+    contract: Contract,
+    contract_json: bytes,
+    labels: Sequence[str],
+    categories: Sequence[str],
+    stored: npt.NDArray[np.float16],
+) -> Bank:
+    """Check a bank's parts against its contract and put them together.
+
+    Raises:
+        ModelError: they are not what the contract says.
+    """
     _check(contract, labels, categories, stored)
-    return Bank(
-        contract,
-        contract_json,
-        tuple(labels),
-        tuple(categories),
-        LabelRows(normalise(stored.astype(np.float32))),
-    )
+    rows = LabelRows(normalise(stored.astype(np.float32)))
+    return Bank(contract, contract_json, tuple(labels), tuple(categories), stored, rows)
 
 
 def normalise(vectors: Floats) -> Floats:
@@ -117,11 +127,9 @@ def normalise(vectors: Floats) -> Floats:
     return unit
 
 
-def _ask(
-    wire: Transport, bank: str | None, first: int, last: int, outputs: list[str], timeout_s: float
-) -> dict[str, Array]:
+def _ask(bank: str | None, first: int, last: int, outputs: list[str], timeout_s: float) -> Infer:
     rows = np.array([first, last], dtype=np.int64)
-    return wire.infer(bank_model(bank), {"ROWS": rows}, outputs, timeout_s=timeout_s)
+    return Infer(bank_model(bank), {"ROWS": rows}, outputs, timeout_s)
 
 
 def _check(

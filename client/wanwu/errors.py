@@ -5,6 +5,7 @@ WanwuError
 │   ├── ImageError   a picture
 │   └── LabelError   a list of labels
 ├── ServerError      Triton did not answer: not running, not ready, too slow
+│   └── OverloadedError   its queue is full: it refused at once
 ├── ModelError       Triton answered, but what it serves does not fit together
 └── SetupError       this machine lacks a file, a package, a port or a platform
 
@@ -30,6 +31,10 @@ class LabelError(InputError):
 
 class ServerError(WanwuError):
     """Triton did not answer: it is not running, not ready, or too slow."""
+
+
+class OverloadedError(ServerError):
+    """Triton's queue is full. It refused at once, and did no work: try later, or elsewhere."""
 
 
 class ModelError(WanwuError):

@@ -27,6 +27,9 @@ _Number = TypeVar("_Number", int, float)
 #: A picture of more pixels than this is refused before it is decoded (64 megapixels).
 MAX_PIXELS = 64_000_000
 
+#: A JPEG is decoded at this many times the size asked for, or more (docs/decisions/0010).
+DRAFT = 3
+
 #: What is decoded. Pillow knows more formats, and hands one of them (EPS) to another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -55,7 +58,7 @@ def to_pixels(
 ) -> Pixels:
     """Decode a picture and bring it to the contract's geometry.
 
-    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is twice what the
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is DRAFT times what the
     contract asks for in both directions; any other large picture is averaged over whole pixels
     before it is resized. A photograph of 12 megapixels at 224 x 224 comes out a few of 255 levels
     from `exact`, at most. A picture that PIL has opened is not decoded by us, nor made smaller.
@@ -135,7 +138,7 @@ def _open(
 
 
 def _draft(image: JpegImageFile, geometry: _contract.Image) -> _Box:
-    """Set the smallest scale at which a JPEG, not decoded yet, is twice what is asked for.
+    """Set the smallest scale at which a JPEG, not decoded yet, is DRAFT times what is asked for.
 
     Returns:
         The part of the upright picture that is the picture: a scaled edge that is not whole is
@@ -144,7 +147,7 @@ def _draft(image: JpegImageFile, geometry: _contract.Image) -> _Box:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     on_its_side = orientation in (5, 6, 7, 8)
     wanted = _scaled_size(_turn(image.size, on_its_side), geometry)
-    drafted = image.draft(None, _turn((2 * wanted[0], 2 * wanted[1]), on_its_side))
+    drafted = image.draft(None, _turn((DRAFT * wanted[0], DRAFT * wanted[1]), on_its_side))
     assert drafted is not None  # noqa: S101 - only a second call gives None
     width, height = _turn(drafted[1][2:], on_its_side)
     decoded = _turn(image.size, on_its_side)

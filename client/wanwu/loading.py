@@ -14,11 +14,12 @@ from pathlib import Path
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from wanwu.channel import CHANNEL_ARGS, Address, check_url
 from wanwu.embedded.admin import default_key_file
 from wanwu.embedded.server import ADMIN_KEY_NAME
 from wanwu.errors import ModelError, ServerError, SetupError, WanwuError
 from wanwu.repository import Release, check_repository
-from wanwu.transport import CHANNEL_ARGS, GrpcTransport, check_url
+from wanwu.transport import GrpcTransport
 
 #: A large tower takes a while to be read and made ready.
 LOAD_TIMEOUT_S = 600.0
@@ -87,7 +88,8 @@ def load_published(
     release = check_repository(repository)
     key = find_admin_key(admin_key, url)
     changed: list[str] = []
-    with closing(GrpcTransport(url)) as wire, closing(_Admin(url, key, timeout_s)) as admin:
+    address = Address(url)
+    with closing(GrpcTransport(address)) as wire, closing(_Admin(url, key, timeout_s)) as admin:
         before = _served(wire)
         admin.check_key()
         try:

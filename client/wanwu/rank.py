@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from wanwu.contract import Calibration, Score
+from wanwu.errors import InputError
 
 Floats = npt.NDArray[np.float32]
+ScoreKind = Literal["softmax", "sigmoid", "cosine"]
 Places = npt.NDArray[np.intp]
 
 #: Values whose maximum is looked at first when the largest of many are sought.
@@ -18,7 +21,12 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """One label of an answer. `cosine` is the bare similarity, from -1 to 1."""
+    """One label of an answer. `cosine` is the bare similarity, from -1 to 1.
+
+    Example:
+        >>> Prediction("猫", score=0.98, cosine=0.31).label
+        '猫'
+    """
 
     label: str
     score: float
@@ -26,18 +34,33 @@ class Prediction:
     category: str | None = None
 
 
-def scores(cosines: Floats, score: Score, calibration: Calibration) -> Floats:
+def scores(
+    cosines: Floats, score: Score, calibration: Calibration, kind: ScoreKind | None = None
+) -> Floats:
     """Turn cosine similarities into scores, along the last axis.
 
     Args:
         cosines: FP32 [..., labels].
-        score: softmax over the labels, or a sigmoid for each.
+        score: the model's own: its scale, its bias, its kind.
         calibration: its temperature divides the logits.
+        kind: softmax over the labels, a sigmoid for each, or the bare cosines; by default the
+            model's own.
 
     Returns:
         FP32 of the same shape, from 0 to 1; under softmax each row sums to 1.
+
+    Raises:
+        InputError: a sigmoid is asked of a model that was trained without one.
     """
-    if score.kind == "sigmoid":
+    kind = kind or score.kind
+    if kind == "cosine":
+        return cosines
+    if kind == "sigmoid":
+        if score.kind != "sigmoid":
+            raise InputError(
+                "score is sigmoid and the model was trained with a softmax: it has no bias, and "
+                "every label would get nearly 1; use softmax or cosine"
+            )
         logits = (score.logit_scale * cosines + score.logit_bias) / calibration.temperature
         # Plain exp(-logits) would overflow at SigLIP's scale.
         sigmoid: Floats = np.exp(-np.logaddexp(0.0, -logits)).astype(np.float32)

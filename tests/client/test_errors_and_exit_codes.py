@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import wanwu
-from wanwu import transport
+from wanwu import channel
 from wanwu.cli import EXIT_CODES, exit_code
 
 
@@ -21,9 +21,9 @@ def family(kind: type[wanwu.WanwuError]) -> list[type[wanwu.WanwuError]]:
         (wanwu.ImageError, 2),
         (wanwu.LabelError, 2),
         (wanwu.ServerError, 3),
-        (transport.ModelMissingError, 3),
+        (channel.ModelMissingError, 3),
         (wanwu.ModelError, 4),
-        (transport.ShapeError, 4),
+        (channel.ShapeError, 4),
         (wanwu.SetupError, 5),
     ],
 )

@@ -21,7 +21,7 @@ PETS = ("一杯咖啡", "狗", "猫", "摩托车")
 def test_a_cat_is_a_cat(recognizer: Recognizer) -> None:
     answer = recognizer.recognize(cat_photo(), labels=PETS)
     assert answer.top.label == "猫"
-    assert answer.bank is None
+    assert answer.banks == ()
     assert answer.fingerprint == recognizer.contract().fingerprint
     assert sum(item.score for item in answer.predictions) == pytest.approx(1.0, abs=1e-4)
     assert 0 < answer.seconds < recognizer.timeout_s
@@ -33,7 +33,7 @@ def test_a_bank_gives_its_labels_in_falling_order(recognizer: Recognizer) -> Non
     assert len(scores) == 7
     assert scores == sorted(scores, reverse=True)
     assert {item.label for item in answer.predictions} <= set(recognizer.labels())
-    assert answer.bank == recognizer.contract().bank.name
+    assert answer.banks == (recognizer.contract().bank.name,)
 
 
 def test_top_k_beyond_the_labels_gives_all_of_them(recognizer: Recognizer) -> None:

@@ -101,7 +101,7 @@ def test_without_numkong_the_fp32_product_answers(monkeypatch: pytest.MonkeyPatc
 def test_a_small_bank_never_needs_numkong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "numkong", object())  # any use of it would fail
     rows = rows_in_a_cone(1.0)[:100]
-    np.testing.assert_array_equal(LabelRows(rows).compare(rows[3], 5)[0], rows @ rows[3])
+    np.testing.assert_allclose(LabelRows(rows).compare(rows[3], 5)[0], rows @ rows[3], atol=1e-6)
 
 
 def test_many_threads_compare_with_one_bank() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from wanwu import InputError, ServerError
+from wanwu.channel import Address, ModelMissingError, as_bytes, check_url
 from wanwu.embedded.server import free_port
-from wanwu.transport import GrpcTransport, ModelMissingError, as_bytes, check_url
+from wanwu.transport import GrpcTransport
 
 ROWS = {"ROWS": np.array([0, 1], dtype=np.int64)}
 
@@ -93,7 +94,7 @@ def test_the_address_a_refusal_suggests_would_be_taken(rest: str) -> None:
 
 def test_nothing_listening_is_told_with_the_address_and_the_way_on() -> None:
     url = f"127.0.0.1:{free_port()}"
-    with closing(GrpcTransport(url)) as wire:
+    with closing(GrpcTransport(Address(url))) as wire:
         for ask in (
             lambda: wire.is_ready(timeout_s=2.0),
             lambda: wire.is_ready("label_bank", timeout_s=2.0),
@@ -106,7 +107,7 @@ def test_nothing_listening_is_told_with_the_address_and_the_way_on() -> None:
 
 def test_a_host_that_does_not_exist_is_told_as_no_answer() -> None:
     with (
-        closing(GrpcTransport("no-such-host.invalid:8001")) as wire,
+        closing(GrpcTransport(Address("no-such-host.invalid:8001"))) as wire,
         pytest.raises(ServerError, match=r"no-such-host\.invalid:8001") as caught,
     ):
         wire.is_ready(timeout_s=5.0)
@@ -116,7 +117,7 @@ def test_a_host_that_does_not_exist_is_told_as_no_answer() -> None:
 def test_a_port_of_http_is_told_within_the_timeout(http_port: int) -> None:
     started = time.monotonic()
     with (
-        closing(GrpcTransport(f"127.0.0.1:{http_port}")) as wire,
+        closing(GrpcTransport(Address(f"127.0.0.1:{http_port}"))) as wire,
         pytest.raises(ServerError, match=f"127.0.0.1:{http_port}"),
     ):
         wire.infer("label_bank", ROWS, ["LABELS"], timeout_s=3.0)
@@ -126,7 +127,7 @@ def test_a_port_of_http_is_told_within_the_timeout(http_port: int) -> None:
 def test_a_server_that_never_answers_is_told_at_the_deadline(silent_port: int) -> None:
     started = time.monotonic()
     with (
-        closing(GrpcTransport(f"127.0.0.1:{silent_port}")) as wire,
+        closing(GrpcTransport(Address(f"127.0.0.1:{silent_port}"))) as wire,
         pytest.raises(ServerError, match=r"gave no answer within 1\.0 s; raise the timeout"),
     ):
         wire.infer("label_bank", ROWS, ["LABELS"], timeout_s=1.0)

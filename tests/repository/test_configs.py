@@ -12,7 +12,8 @@ from tritonclient.grpc.model_config_pb2 import (  # type: ignore[import-untyped]
     ModelQueuePolicy,
 )
 
-from wanwu.recognizer import TEXT_BATCH
+from wanwu.bulk import CHUNK
+from wanwu.session import TEXT_BATCH
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
@@ -71,6 +72,11 @@ def test_a_tower_takes_the_batches_that_the_parity_gate_tried(model, profile):
     from wanwu_export.parity import MAX_BATCH
 
     assert config(model, profile).max_batch_size == MAX_BATCH
+
+
+@pytest.mark.parametrize("profile", ["cpu", "embedded"])
+def test_on_a_cpu_pictures_are_spread_over_the_instances(profile):
+    assert list(config("image_encoder", profile).dynamic_batching.preferred_batch_size) == [CHUNK]
 
 
 @every_tower

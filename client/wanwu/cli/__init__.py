@@ -16,6 +16,7 @@ import typer
 from wanwu import __version__
 from wanwu.cli.demo import demo
 from wanwu.cli.doctor import doctor
+from wanwu.cli.embed import embed
 from wanwu.cli.evaluate import evaluate
 from wanwu.cli.export import export
 from wanwu.cli.labels import app as labels
@@ -38,7 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (recognize, serve, export, doctor, evaluate, demo):
+for command in (recognize, embed, serve, export, doctor, evaluate, demo):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(repository, name="repository")

@@ -32,6 +32,29 @@ Labels = Annotated[
 LabelsFile = Annotated[
     Path | None, typer.Option("--labels-file", help="Your own labels, UTF-8, one a line.")
 ]
+Banks = Annotated[
+    list[str] | None,
+    typer.Option("--bank", help="A served bank of labels; may be given several times. [default]"),
+]
+Named = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PICTURE...",
+        help="Files, folders, globs such as 'photos/**/*.jpg', or - for a list on standard input.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Take part I of N of the pictures, from 0/N to N-1/N."
+    ),
+]
+InFlight = Annotated[
+    int, typer.Option("--in-flight", min=1, help="Pictures that are under way at a time.")
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Decode every pixel of a JPEG: slower, hardly different.")
+]
 Bank = Annotated[str | None, typer.Option("--bank", help="A served bank of labels. [default]")]
 
 Templates = Annotated[
@@ -52,7 +75,7 @@ Keep = Annotated[
 
 
 def chosen_labels(
-    labels: str | None, labels_file: Path | None, bank: str | None
+    labels: str | None, labels_file: Path | None, bank: str | list[str] | None
 ) -> tuple[str, ...] | None:
     """Give the caller's own labels, or None where a bank is to be used.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -12,11 +12,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 #: Away from a terminal, a line tells how far a bank is after this many seconds.
 TOLD_EVERY_S = 10.0
@@ -66,3 +69,33 @@ def steps() -> Iterator[Steps]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         yield _Display(progress, console)
+
+
+@contextmanager
+def pictures_done(total: int | None, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each picture; a terminal shows how many, how fast, how long."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("pictures"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+        speed_estimate_period=10,
+    ) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
+
+
+class _RateColumn(ProgressColumn):
+    """Pictures a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f}/s")

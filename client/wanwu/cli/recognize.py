@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wanwu.cli.options import Bank, Labels, LabelsFile, TimeoutS, Url, chosen_labels
+from wanwu.cli.options import (
+    Banks,
+    Exact,
+    InFlight,
+    Labels,
+    LabelsFile,
+    Named,
+    ShardOption,
+    TimeoutS,
+    Url,
+    chosen_labels,
+)
+
+if TYPE_CHECKING:
+    from wanwu.bulk import Answer
 
 
 class Format(str, Enum):
@@ -20,35 +34,92 @@ class Format(str, Enum):
     csv = "csv"
 
 
+class Kind(str, Enum):
+    """What a score is."""
+
+    softmax = "softmax"
+    sigmoid = "sigmoid"
+    cosine = "cosine"
+
+
 def recognize(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files.")],
+    pictures: Named,
     labels: Labels = None,
     labels_file: LabelsFile = None,
-    bank: Bank = None,
+    bank: Banks = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Labels a picture.")] = 5,
-    output_format: Annotated[Format, typer.Option("--format", help="Output.")] = Format.table,
+    threshold: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="Leave out labels of a lower score.")
+    ] = None,
+    score: Annotated[
+        Kind | None, typer.Option(help="What a score is. [the model's own choice]")
+    ] = None,
+    output_format: Annotated[
+        Format, typer.Option("--format", help="Output on the screen.")
+    ] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option(help="Write answers to this .jsonl, .csv or .parquet instead.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that wrote --output.")
+    ] = False,
+    shard: ShardOption = None,
+    in_flight: InFlight = 32,
+    exact: Exact = False,
     url: Url = None,
     timeout_s: TimeoutS = None,
 ) -> None:
     """Name what pictures show, by a bank of labels or by your own.
 
     A picture that cannot be used reports its error, the others are answered, and the exit code
-    is 1.
+    is 1. When the server is lost for longer than --timeout-s, the run ends with exit code 3;
+    with --output, the same command with --resume goes on and answers each picture once.
     """
-    from wanwu import ImageError, Recognizer
-    from wanwu.cli.output import Answer, printer
+    from wanwu import ImageError, InputError, Recognizer
+    from wanwu.cli.output import answered_before, printer, writer
+    from wanwu.cli.pictures import Shard, find_pictures
+    from wanwu.cli.progress import pictures_done
 
     own = chosen_labels(labels, labels_file, bank)
-    failed = False
-    with Recognizer(url, timeout_s=timeout_s) as recognizer, printer(output_format.value) as emit:
-        for photo in photos:
-            try:
-                answer = recognizer.recognize(photo, labels=own, bank=bank, top_k=top_k)
-            except ImageError as error:
-                failed = True
-                typer.secho(f"wanwu: {error}", err=True, fg="red")
-                emit(Answer(str(photo), None, str(error)))
-            else:
-                emit(Answer(str(photo), answer, None))
+    if resume and output is None:
+        raise InputError("--resume was given without --output; name the file to go on with")
+    part = Shard.parse(shard)
+    done = answered_before(output) if resume and output else set()
+    found = find_pictures(pictures, part, done)
+    for note in found.notes:
+        typer.echo(f"wanwu: {note}", err=True)
+    failed = 0
+    with (
+        Recognizer(url, timeout_s=timeout_s, exact=exact) as recognizer,
+        writer(output, resume=resume) if output else printer(output_format.value) as emit,
+        pictures_done(found.total, quiet=output is None) as advance,
+    ):
+        answers = recognizer.recognize_many(
+            found.paths,
+            labels=own,
+            bank=bank or None,
+            top_k=top_k,
+            threshold=threshold,
+            score=score.value if score else None,
+            in_flight=in_flight,
+        )
+        for answer in answers:
+            if answer.error is not None and not isinstance(answer.error, ImageError):
+                _tell_how_to_go_on(answer, output)
+                raise answer.error
+            if answer.error is not None:
+                failed += 1
+                typer.secho(f"wanwu: {answer.error}", err=True, fg="red")
+            emit(answer)
+            advance()
     if failed:
         raise typer.Exit(1)
+
+
+def _tell_how_to_go_on(answer: Answer, output: Path | None) -> None:
+    if output is not None:
+        typer.echo(
+            f"wanwu: {answer.index:,} pictures of this run are answered in {output}; "
+            "the same command with --resume goes on",
+            err=True,
+        )

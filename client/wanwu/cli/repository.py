@@ -150,7 +150,7 @@ def load(
     from wanwu.loading import load_published
     from wanwu.settings import Settings
 
-    address = Settings.from_env(url=url, timeout_s=timeout_s).url
+    address = Settings.from_env(url=url, timeout_s=timeout_s).address.url
     changes = load_published(address, admin_key, model_repository, timeout_s)
     for change in changes:
         typer.echo(f"wanwu: {change}")

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from wanwu.channel import Address, Tls
 from wanwu.embedded import THREADS_VARIABLE
 from wanwu.errors import SetupError, WanwuError
 from wanwu.repository import check_repository
@@ -45,7 +46,11 @@ ADMIN_KEY_NAME = "wanwu-admin-key"
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to run the embedded Triton. Ports of None are not opened."""
+    """How to run the embedded Triton. Ports of None are not opened.
+
+    `arguments` are further ones of `tritonserver`, such as those of TLS. With these the server
+    may have to be asked otherwise whether it is ready: by `tls` and `api_key`.
+    """
 
     model_repository: Path
     host: str = "127.0.0.1"
@@ -55,6 +60,9 @@ class ServerOptions:
     ready_timeout_s: float = 120.0
     verbose: bool = False
     admin_key: str | None = None
+    arguments: tuple[str, ...] = ()
+    tls: Tls | None = None
+    api_key: str | None = None
 
 
 class EmbeddedServer:
@@ -194,7 +202,7 @@ class EmbeddedServer:
                 f"--metrics-address={options.host}",
                 f"--metrics-port={options.metrics_port}",
             ]
-        return arguments
+        return [*arguments, *options.arguments]
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -208,7 +216,8 @@ class EmbeddedServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        with contextlib.closing(GrpcTransport(self.url)) as wire:
+        address = Address(self.url, self.options.tls, self.options.api_key)
+        with contextlib.closing(GrpcTransport(address)) as wire:
             while True:
                 code = self._process.poll() if self._process else 1
                 if code is not None:

@@ -1,0 +1,289 @@
+"""A gRPC channel to Triton: its address, its options, its errors, and when to try again.
+
+What the synchronous and the asynchronous wire share. Nothing here waits for the network.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from wanwu.errors import InputError, ModelError, OverloadedError, ServerError, SetupError
+
+Array = npt.NDArray[Any]
+Client = TypeVar("Client")
+
+DEFAULT_URL = "127.0.0.1:8001"
+#: Triton's restricted protocols read the key from this metadata.
+API_KEY_HEADER = "triton-grpc-protocol-wanwu-api-key"
+#: A name is looked up again this often, so that servers added behind it get their share.
+LOOKUP_S = 15.0
+#: Pauses before trying again grow from the first figure to the second.
+RETRY_PAUSE_S = (0.05, 2.0)
+#: A server that has never answered is given up after this long: its address may be wrong.
+FIRST_CONTACT_S = 1.0
+
+#: tritonclient drops its own options when it is given any, so they are given again.
+CHANNEL_ARGS = [
+    ("grpc.max_send_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+    # Triton's own limit is a ping in 5 minutes. A connection whose peer has vanished is also
+    # ended when what was sent stays without an answer for the time-out.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 2),
+    # After a restart, gRPC would wait up to two minutes before it connects again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # gRPC would send pictures through the proxy that http_proxy names, even for 127.0.0.1.
+    ("grpc.enable_http_proxy", 0),
+    # One connection to each address that a name stands for; one address, one connection.
+    ("grpc.lb_policy_name", "round_robin"),
+    # gRPC would ask the DNS server for such a configuration; none is meant for us.
+    ("grpc.service_config_disable_resolution", 1),
+]
+
+
+class ShapeError(ModelError):
+    """The server refused a tensor's shape: the contract in hand may be an older version's."""
+
+
+class ModelMissingError(ServerError):
+    """The server runs, but does not serve the model asked for."""
+
+
+class UnavailableError(ServerError):
+    """No server answered, or the connection broke: another attempt may succeed."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encrypt the connection, and tell who is at both ends.
+
+    Args:
+        ca: PEM file of the authority that signed the server's certificate; by default those
+            that gRPC ships.
+        cert, key: PEM files of the client's own certificate and its key, for mutual TLS.
+
+    Raises:
+        SetupError: a file cannot be read, or only one of `cert` and `key` is given.
+
+    Example:
+        >>> Tls(ca="ca.pem")  # doctest: +SKIP
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise SetupError(
+                f"mutual TLS needs a certificate and its key, and came with cert={self.cert} and "
+                f"key={self.key}; give both (WANWU_TLS_CERT, WANWU_TLS_KEY) or none"
+            )
+        for what, path in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
+            try:
+                if path is not None:
+                    Path(path).read_bytes()
+            except OSError as error:
+                raise SetupError(
+                    f"the TLS file {what}={path} cannot be read: {error}; "
+                    "expected a PEM file this process may read"
+                ) from error
+
+    def arguments(self) -> dict[str, Any]:
+        """Give what tritonclient's clients want."""
+        return {
+            "ssl": True,
+            "root_certificates": self.ca,
+            "certificate_chain": self.cert,
+            "private_key": self.key,
+        }
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where Triton is, and how it is spoken to."""
+
+    url: str
+    tls: Tls | None = None
+    api_key: str | None = None
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """The metadata of every call."""
+        return {API_KEY_HEADER: self.api_key} if self.api_key else None
+
+    def arguments(self) -> dict[str, Any]:
+        """Give what tritonclient's clients want."""
+        tls = self.tls.arguments() if self.tls else {}
+        return {"url": self.url, "channel_args": CHANNEL_ARGS, **tls}
+
+
+class Channels(Generic[Client]):
+    """The client in use; behind a name, a new one every LOOKUP_S seconds.
+
+    gRPC looks a name up again only when a connection breaks, so a server added behind the name
+    would stay idle. A new channel looks it up, and takes over connections that are still open.
+    Calls under way keep the old one until they have ended.
+    """
+
+    def __init__(self, make: Callable[[], Client], *, by_name: bool) -> None:
+        self._make, self._by_name = make, by_name
+        self._made = time.monotonic()
+        self._client = make()
+
+    def client(self) -> Client:
+        """Give the client to use for the next call."""
+        if self._by_name and time.monotonic() - self._made > LOOKUP_S:
+            self._made = time.monotonic()
+            self._client = self._make()
+        return self._client
+
+    @property
+    def current(self) -> Client:
+        """The client made last."""
+        return self._client
+
+
+class Attempts:
+    """The attempts at one call, within its deadline."""
+
+    def __init__(self, timeout_s: float, *, contacted: bool) -> None:
+        now = time.monotonic()
+        self._ends = now + timeout_s
+        self._retry_until = self._ends if contacted else min(self._ends, now + FIRST_CONTACT_S)
+        self._pause_s = RETRY_PAUSE_S[0]
+
+    def left_s(self) -> float:
+        """Give the seconds that the next attempt may take."""
+        return max(0.001, self._ends - time.monotonic())
+
+    def pause_s(self) -> float | None:
+        """Give the seconds to wait before the next attempt; None when there is none."""
+        # Jitter keeps the clients of a server that comes back from all calling at once.
+        pause = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._pause_s = min(2 * self._pause_s, RETRY_PAUSE_S[1])
+        return pause if time.monotonic() + pause < self._retry_until else None
+
+
+def infer_arguments(
+    model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+) -> dict[str, Any]:
+    """Give the arguments of tritonclient's `infer`."""
+    tensors = []
+    for name, array in inputs.items():
+        tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    wanted = [triton.InferRequestedOutput(name) for name in outputs]
+    return {"model_name": model, "inputs": tensors, "outputs": wanted}
+
+
+def closed(address: Address) -> ServerError:
+    """Give the error of a call on a closed connection."""
+    return ServerError(f"the connection to {address.url} was closed; make a new Recognizer")
+
+
+def translate(
+    error: InferenceServerException, address: Address, model: str | None, timeout_s: float
+) -> ServerError | ModelError | SetupError:
+    """Give the error that says what came of a call, and what to do."""
+    url = address.url
+    status, message = error.status() or "", error.message() or str(error)
+    if "unknown model" in message or "is not ready" in message:
+        return ModelMissingError(
+            f"the server at {url} does not serve model {model!r} ({message}); "
+            "`wanwu doctor` tells what is wrong"
+        )
+    if "This protocol is restricted" in message:
+        came = "a key that is not the server's" if address.api_key else "no key"
+        return SetupError(
+            f"the server at {url} wants an API key and {came} came; "
+            "set WANWU_API_KEY, or give api_key, as the server's operator says"
+        )
+    if status.endswith("CANCELLED"):
+        return closed(address)
+    if status.endswith("DEADLINE_EXCEEDED"):
+        return ServerError(
+            f"{url} gave no answer within {timeout_s:.1f} s; "
+            "raise the timeout (WANWU_TIMEOUT_S) or look at the server's load"
+        )
+    # Triton says that of a full queue, and of a request that waited longer than the queue allows.
+    if "exceeds maximum queue size" in message.lower() or "Request timeout expired" in message:
+        return OverloadedError(f"{url} is overloaded, its queue is full ({message}); try later")
+    if status.endswith("UNAVAILABLE"):
+        return UnavailableError(_why_unavailable(address, _first_line(message)))
+    if status.endswith("INVALID_ARGUMENT"):
+        return ShapeError(f"model {model!r} refused the request: {message}")
+    return ModelError(f"model {model!r} failed ({status}): {message}")
+
+
+def _why_unavailable(address: Address, reason: str) -> str:
+    url = address.url
+    # A server that does not like the client's certificate just hangs up, so the reason may be any.
+    if address.tls:
+        return (
+            f"no secure connection to Triton's gRPC at {url} ({reason}); is it running there, and "
+            "with TLS? Its certificate must be signed by "
+            f"{address.tls.ca or 'a public authority'} (WANWU_TLS_CA) and name this host, and a "
+            "server that asks for the client's certificate needs WANWU_TLS_CERT and WANWU_TLS_KEY"
+        )
+    return (
+        f"no Triton answers gRPC at {url} ({reason}); start one with "
+        "`wanwu serve`, or set the address by --url or WANWU_URL. It is the gRPC port "
+        "(8001 by default), not that of HTTP or metrics; a server behind TLS needs WANWU_TLS=1"
+    )
+
+
+def check_url(url: str) -> str:
+    """Check that an address is one for gRPC: host:port, or a gRPC target such as dns:///host:port.
+
+    Raises:
+        InputError: it is a web address, or has no port.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.lower() in {"http", "https", "grpc", "grpcs"}:
+        host = rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0] or "127.0.0.1"
+        raise InputError(
+            f"the address {url!r} starts with {scheme}://; expected HOST:PORT of Triton's gRPC "
+            f"service, such as '{host}:8001'"
+        )
+    host, colon, port = url.rpartition(":")
+    number = int(port) if port.isascii() and port.isdecimal() else 0
+    bare_ipv6 = not separator and not host.endswith("]") and host.count(":") != host.count("ipv4:")
+    if not colon or not host or bare_ipv6 or not 0 < number < 65536:
+        raise InputError(
+            f"the address {url!r} is not HOST:PORT; expected one such as {DEFAULT_URL!r}"
+        )
+    return url
+
+
+def by_name(url: str) -> bool:
+    """Tell whether an address is a name that may come to stand for other servers."""
+    if "//" in url:
+        return url.startswith("dns:")
+    host = url.rpartition(":")[0]
+    return not (host.startswith(("[", "ipv4:", "ipv6:")) or host.replace(".", "").isdecimal())
+
+
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0] if message.strip() else "no reason given"
+
+
+def as_bytes(value: Any) -> bytes:
+    """Give one element of a BYTES tensor as bytes."""
+    return value if isinstance(value, bytes) else str(value).encode()

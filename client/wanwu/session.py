@@ -1,0 +1,570 @@
+"""The client's work, written once for the synchronous and the asynchronous client.
+
+Each method is a generator of `calls`: it says what it needs from the server and goes on with the
+answer. Every answer of a tower carries the fingerprint of the export it came from. A bank carries
+it too. They are compared on every answer, so an embedding is never scored against another model's
+labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from wanwu.bank import (
+    DEFAULT_BANK,
+    Bank,
+    bank_model,
+    fetch_bank,
+    fetch_contract,
+    fetch_tokenizer,
+    normalise,
+)
+from wanwu.cache import FileCache
+from wanwu.calls import Alone, Compute, Infer, ListModels, Pause, Steps, Together
+from wanwu.channel import ModelMissingError, ShapeError
+from wanwu.contract import Contract
+from wanwu.errors import ImageError, InputError, ModelError, OverloadedError, ServerError
+from wanwu.images import ImageSource, to_pixels
+from wanwu.labels import check_labels
+from wanwu.rank import Floats, Prediction, ScoreKind, scores
+from wanwu.similarity import LabelRows
+from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
+
+K = TypeVar("K")
+T = TypeVar("T")
+V = TypeVar("V")
+
+#: Labels, or each with its aliases.
+Labels: TypeAlias = "Sequence[str] | Mapping[str, Sequence[str]]"
+
+#: Labels sent to the text tower in one request; every config's max_batch_size allows it.
+TEXT_BATCH = 64
+#: Requests of labels that are under way at a time.
+TEXT_REQUESTS = 4
+#: Lists of custom labels, and combinations of banks, that are kept in memory.
+KEPT_LISTS = 16
+#: Pause before asking again, growing to the second figure: while versions are being swapped, or
+#: a queue is full.
+PAUSE_S = (0.02, 0.5)
+#: Locks that tasks share, so that work for several of them is done once.
+LOCKS = 16
+#: The answer when no label is right.
+UNCERTAIN = "不确定"
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a picture shows, best label first.
+
+    `predictions` are the labels that reach the threshold. `uncertain` says that none does, or
+    that the best cosine is below what the model's contract accepts. `banks` names the banks
+    compared with; it is empty when the caller brought labels. `seconds` is the time from the
+    encoded picture to the answer.
+
+    Example:
+        >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
+        >>> [prediction.label for prediction in answer.predictions]
+        ['猫', '狗']
+    """
+
+    predictions: tuple[Prediction, ...]
+    uncertain: bool
+    best_cosine: float
+    model: str
+    fingerprint: int
+    banks: tuple[str, ...]
+    seconds: float
+
+    @property
+    def top(self) -> Prediction:
+        """The best label; 不确定 with score 0 when the answer is uncertain."""
+        if self.uncertain:
+            return Prediction(UNCERTAIN, 0.0, self.best_cosine)
+        return self.predictions[0]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of pictures: by which labels, and how the answer is given."""
+
+    labels: tuple[tuple[str, ...], ...] | None
+    banks: tuple[str, ...]
+    top_k: int
+    threshold: float | None
+    score: ScoreKind | None
+
+
+def question(
+    labels: Labels | None,
+    bank: str | Sequence[str] | None,
+    top_k: int,
+    threshold: float | None,
+    score: ScoreKind | None,
+) -> Question:
+    """Check what a caller asks.
+
+    Raises:
+        InputError, LabelError: it cannot be asked.
+    """
+    if not isinstance(top_k, int) or top_k < 1:
+        raise InputError(f"top_k is {top_k!r}; expected a whole number of at least 1")
+    if labels is not None and bank is not None:
+        raise InputError("both labels and a bank were given; give one of them")
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise InputError(
+            f"threshold is {threshold!r}; expected a score from 0 to 1, or a cosine from -1 to 1"
+        )
+    if score not in (None, "softmax", "sigmoid", "cosine"):
+        raise InputError(f"score is {score!r}; expected softmax, sigmoid or cosine")
+    banks = (bank,) if isinstance(bank, str) else tuple(bank or (DEFAULT_BANK,))
+    for name in banks:
+        bank_model(name)
+    return Question(
+        None if labels is None else _with_aliases(labels),
+        tuple(dict.fromkeys(banks)),
+        top_k,
+        threshold,
+        score,
+    )
+
+
+def _with_aliases(labels: Labels) -> tuple[tuple[str, ...], ...]:
+    """Give each label with its aliases."""
+    if not isinstance(labels, Mapping):
+        return tuple((label,) for label in check_labels(labels))
+    names = check_labels(labels)
+    # Together, so that no two answers share a text.
+    check_labels([*names, *(alias for aliases in labels.values() for alias in aliases)])
+    return tuple(
+        (name, *(alias.strip() for alias in aliases))
+        for name, aliases in zip(names, labels.values(), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Labels with their embeddings, and the contract they belong to."""
+
+    contract: Contract
+    banks: tuple[str, ...]
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    rows: LabelRows
+
+
+class _Stale(Exception):  # noqa: N818 - a signal between methods, never seen outside
+    """An answer came from another version than the contract in hand."""
+
+
+class Session:
+    """What a client knows of a server, and how it gets its answers.
+
+    Used by many tasks or threads at once: what is kept is replaced whole, never changed.
+    """
+
+    def __init__(
+        self, *, timeout_s: float, max_pixels: int, refresh_s: float, exact: bool, cache: FileCache
+    ) -> None:
+        self.timeout_s = timeout_s
+        self._max_pixels, self._refresh_s, self._exact = max_pixels, refresh_s, exact
+        self._cache = cache
+        self._banks: dict[str, tuple[Bank, float]] = {}
+        self._tokenizer: tuple[int, Any] | None = None
+        self._encoded: _Newest[tuple[int, object], LabelRows] = _Newest(KEPT_LISTS)
+        self._combined: _Newest[tuple[bytes, ...], Candidates] = _Newest(KEPT_LISTS)
+
+    def recognize(
+        self, images: Sequence[ImageSource], asked: Question, *, patient: bool = False
+    ) -> Steps[list[Recognition | ImageError]]:
+        """Recognise pictures by one request: an answer for each, or what is wrong with it.
+
+        A patient caller waits while the server's queue is full, until the deadline.
+        """
+        started = time.perf_counter()
+
+        def attempt(deadline: Deadline) -> Steps[list[Recognition | ImageError]]:
+            candidates = yield from self._candidates(asked, deadline)
+            found = yield from self._embed_images(images, candidates.contract, deadline)
+
+            def rank() -> list[Recognition | ImageError]:
+                return [
+                    vector
+                    if isinstance(vector, ImageError)
+                    else recognition(vector, candidates, asked, started)
+                    for vector in found
+                ]
+
+            ranked: list[Recognition | ImageError] = yield Compute(rank)
+            return ranked
+
+        return (yield from self._settle(attempt, patient=patient))
+
+    def embed_images(
+        self, images: Sequence[ImageSource], *, patient: bool = False
+    ) -> Steps[list[Floats | ImageError]]:
+        """Encode pictures by one request: FP32 [D] for each, or what is wrong with it."""
+
+        def attempt(deadline: Deadline) -> Steps[list[Floats | ImageError]]:
+            bank = yield from self._bank(DEFAULT_BANK, deadline)
+            return (yield from self._embed_images(images, bank.contract, deadline))
+
+        return (yield from self._settle(attempt, patient=patient))
+
+    def embed_texts(self, texts: Sequence[str]) -> Steps[Floats]:
+        """Encode texts: FP32 [len(texts), D]."""
+        groups = tuple((text,) for text in check_labels(texts))
+
+        def attempt(deadline: Deadline) -> Steps[Floats]:
+            bank = yield from self._bank(DEFAULT_BANK, deadline)
+            rows = yield from self._encode(groups, bank.contract, deadline)
+            return rows.embeddings
+
+        return (yield from self._settle(attempt))
+
+    def contract(self, bank: str | None) -> Steps[Contract]:
+        """Fetch a bank's contract as the server has it now."""
+        contract, _ = yield from fetch_contract(bank, timeout_s=self.timeout_s)
+        return contract
+
+    def labels(self, bank: str | None) -> Steps[tuple[str, ...]]:
+        """Give a bank's labels."""
+        held = yield from self._settle(lambda deadline: self._bank(bank or DEFAULT_BANK, deadline))
+        return held.labels
+
+    def banks(self) -> Steps[tuple[str, ...]]:
+        """Give the names of the served banks, the default first."""
+        models = yield ListModels(self.timeout_s)
+        names = [
+            DEFAULT_BANK if model == "label_bank" else model.removeprefix("label_bank_")
+            for model in models
+            if model.startswith("label_bank")
+        ]
+        return tuple(sorted(names, key=lambda name: (name != DEFAULT_BANK, name)))
+
+    def _settle(
+        self, attempt: Callable[[Deadline], Steps[T]], *, patient: bool = False
+    ) -> Steps[T]:
+        """Try until every part of an answer comes from one version, within one deadline."""
+        deadline = Deadline(self.timeout_s)
+        disagreement = ""
+        while True:
+            try:
+                return (yield from attempt(deadline))
+            except _Stale as stale:
+                disagreement = str(stale)
+                # Ask for every contract again; a bank whose contract is unchanged is kept.
+                self._banks = {key: (bank, -math.inf) for key, (bank, _) in self._banks.items()}
+                yield Pause(deadline.pause_s(disagreement))
+            except OverloadedError:
+                pause = deadline.backoff_s() if patient else None
+                if pause is None:
+                    raise
+                yield Pause(pause)
+            except ServerError as error:
+                # The time ran out in the last attempt: the disagreement is why, not the server.
+                if disagreement and deadline.passed:
+                    raise deadline.disagreed(disagreement) from error
+                raise
+
+    def _candidates(self, asked: Question, deadline: Deadline) -> Steps[Candidates]:
+        banks = []
+        for name in asked.banks:
+            banks.append((yield from self._bank(name, deadline)))
+        contract = banks[0].contract
+        if asked.labels is not None:
+            rows = yield from self._encode(asked.labels, contract, deadline)
+            names = tuple(group[0] for group in asked.labels)
+            return Candidates(contract, (), names, ("",) * len(names), rows)
+        for bank in banks:
+            if bank.contract.fingerprint != contract.fingerprint:
+                raise _Stale(
+                    f"bank {bank.contract.bank.name!r} has fingerprint "
+                    f"{bank.contract.fingerprint} and bank {contract.bank.name!r} has "
+                    f"{contract.fingerprint}"
+                )
+        if len(banks) == 1:
+            bank = banks[0]
+            return Candidates(contract, asked.banks, bank.labels, bank.categories, bank.rows)
+        key = tuple(bank.contract_json for bank in banks)
+        kept = self._combined.get(key)
+        if kept is None:
+            kept = self._combined.put(key, _combine(asked.banks, banks))
+        return kept
+
+    def _bank(self, name: str, deadline: Deadline) -> Steps[Bank]:
+        held = self._held_bank(name)
+        if held is None:
+            # One task fetches it, for all that wait.
+            held = yield Alone(
+                ("bank", name), lambda: self._refreshed_bank(name, deadline), deadline.left_s()
+            )
+        return held
+
+    def _held_bank(self, name: str) -> Bank | None:
+        kept = self._banks.get(name)
+        fresh = kept is not None and time.monotonic() - kept[1] < self._refresh_s
+        return kept[0] if kept is not None and fresh else None
+
+    def _refreshed_bank(self, name: str, deadline: Deadline) -> Steps[Bank]:
+        held = self._held_bank(name)
+        if held is not None:
+            return held  # another task has fetched it meanwhile
+        try:
+            contract, contract_json = yield from fetch_contract(name, timeout_s=deadline.left_s())
+        except ModelMissingError as error:
+            served = ", ".join((yield from self.banks())) or "none"
+            raise ModelMissingError(f"{error}. Banks served: {served}") from error
+        kept = self._banks.get(name)
+        bank = kept[0] if kept is not None and kept[0].contract_json == contract_json else None
+        if bank is None:
+            bank = self._cache.read_bank(contract, contract_json)
+        if bank is None:
+            bank = yield from fetch_bank(name, contract, contract_json, timeout_s=deadline.left_s())
+            if bank is None:
+                raise _Stale(f"bank {name!r} changed while it was read")
+            self._cache.write_bank(bank)
+        self._banks = {**self._banks, name: (bank, time.monotonic())}
+        return bank
+
+    def _encode(
+        self, groups: tuple[tuple[str, ...], ...], contract: Contract, deadline: Deadline
+    ) -> Steps[LabelRows]:
+        """Give the embedding of each label; one with aliases is the mean of their directions."""
+        key = (contract.fingerprint, groups)
+        kept = self._encoded.get(key)
+        if kept is None:
+            kept = yield Alone(
+                key, lambda: self._encoded_rows(key, contract, deadline), deadline.left_s()
+            )
+        return kept
+
+    def _encoded_rows(
+        self,
+        key: tuple[int, tuple[tuple[str, ...], ...]],
+        contract: Contract,
+        deadline: Deadline,
+    ) -> Steps[LabelRows]:
+        kept = self._encoded.get(key)
+        if kept is not None:
+            return kept  # another task has encoded them meanwhile
+        groups = key[1]
+        texts = [text for group in groups for text in group]
+        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        embeddings = self._cache.read_texts(contract, digest, len(texts))
+        if embeddings is None:
+            embeddings = yield from self._embed_texts(texts, contract, deadline)
+            self._cache.write_texts(contract, digest, embeddings)
+        ends = np.cumsum([len(group) for group in groups])
+        means = np.add.reduceat(embeddings, np.concatenate([[0], ends[:-1]]), axis=0)
+        return self._encoded.put(key, LabelRows(normalise(means)))
+
+    def _embed_texts(
+        self, texts: Sequence[str], contract: Contract, deadline: Deadline
+    ) -> Steps[Floats]:
+        tokenizer = yield from self._tokenizer_of(contract, deadline)
+        rows = yield Compute(lambda: tokenize(tokenizer, texts, contract.text))
+        for doubt in doubts(tokenizer, texts, rows):
+            warnings.warn(doubt, stacklevel=2)
+        parts: list[Floats] = []
+        for some in _slices(len(rows), TEXT_BATCH * TEXT_REQUESTS):
+            deadline.restart()  # for each round: a long list is encoded once and then kept
+            calls = [
+                Infer(
+                    "text_encoder",
+                    {"INPUT_IDS": pad(rows[some][batch], contract.text)},
+                    _OUTPUTS,
+                    deadline.left_s(),
+                )
+                for batch in _slices(len(rows[some]), TEXT_BATCH)
+            ]
+            parts += yield from _embeddings(Together(calls), contract)
+        deadline.restart()
+        return np.concatenate(parts)
+
+    def _tokenizer_of(self, contract: Contract, deadline: Deadline) -> Steps[Any]:
+        if self._tokenizer is None or self._tokenizer[0] != contract.fingerprint:
+            data, owner = yield from fetch_tokenizer(None, timeout_s=deadline.left_s())
+            if Contract.from_json(owner).fingerprint != contract.fingerprint:
+                raise _Stale("the tokenizer is another version's")
+            self._tokenizer = (contract.fingerprint, load_tokenizer(data))
+        return self._tokenizer[1]
+
+    def _embed_images(
+        self, images: Sequence[ImageSource], contract: Contract, deadline: Deadline
+    ) -> Steps[list[Floats | ImageError]]:
+        def prepare() -> list[npt.NDArray[np.uint8] | ImageError]:
+            return [self._pixels(image, contract) for image in images]
+
+        prepared = yield Compute(prepare)
+        deadline.restart()  # decoding takes no time from the server's
+        good = [pixels for pixels in prepared if not isinstance(pixels, ImageError)]
+        vectors: Iterator[Floats] = iter(())
+        if good:
+            call = Infer("image_encoder", {"PIXELS": np.stack(good)}, _OUTPUTS, deadline.left_s())
+            (found,) = yield from _embeddings(Together([call]), contract)
+            vectors = iter(found)
+        return [each if isinstance(each, ImageError) else next(vectors) for each in prepared]
+
+    def _pixels(self, image: ImageSource, contract: Contract) -> npt.NDArray[np.uint8] | ImageError:
+        try:
+            return to_pixels(image, contract.image, max_pixels=self._max_pixels, exact=self._exact)
+        except ImageError as error:
+            return error
+
+
+_OUTPUTS = ("EMBEDDING", "FINGERPRINT")
+
+
+def _embeddings(call: Together, contract: Contract) -> Steps[list[Floats]]:
+    """Give a tower's answers, which must be of the contract's export."""
+    try:
+        answers = yield call
+    except ShapeError as error:
+        # What the contract in hand asks for fits its own version, so this is another one.
+        raise _Stale(str(error)) from error
+    for infer, outputs in zip(call.calls, answers, strict=True):
+        fingerprints = np.unique(outputs["FINGERPRINT"]).tolist()
+        if fingerprints != [contract.fingerprint]:
+            raise _Stale(
+                f"{infer.model} answered with fingerprint {fingerprints} and bank "
+                f"{contract.bank.name!r} has {contract.fingerprint}"
+            )
+    return [outputs["EMBEDDING"] for outputs in answers]
+
+
+def recognition(
+    vector: Floats, candidates: Candidates, asked: Question, started: float
+) -> Recognition:
+    """Score one picture's embedding, FP32 [D], against the candidates."""
+    contract = candidates.contract
+    cosines, best = candidates.rows.compare(vector, asked.top_k)
+    values = scores(cosines, contract.score, contract.calibration, asked.score)
+    kept = [place for place in best if asked.threshold is None or values[place] >= asked.threshold]
+    least = contract.calibration.reject_cosine
+    best_cosine = float(cosines[best[0]])
+    return Recognition(
+        tuple(
+            Prediction(
+                candidates.labels[place],
+                float(values[place]),
+                float(cosines[place]),
+                candidates.categories[place] or None,
+            )
+            for place in kept
+        ),
+        not kept or (least is not None and best_cosine < least),
+        best_cosine,
+        contract.model.name,
+        contract.fingerprint,
+        candidates.banks,
+        time.perf_counter() - started,
+    )
+
+
+def _combine(names: tuple[str, ...], banks: Sequence[Bank]) -> Candidates:
+    """Put banks of one export together; a label of several banks is the first one's."""
+    places: dict[str, tuple[int, int]] = {}
+    for number, bank in enumerate(banks):
+        for row, label in enumerate(bank.labels):
+            places.setdefault(label, (number, row))
+    rows = [banks[number].rows.embeddings[row] for number, row in places.values()]
+    return Candidates(
+        banks[0].contract,
+        names,
+        tuple(places),
+        tuple(banks[number].categories[row] for number, row in places.values()),
+        LabelRows(np.stack(rows)),
+    )
+
+
+def waited_too_long(seconds: float) -> ServerError:
+    """Give the error of a task that waited for another one's work."""
+    return ServerError(
+        f"no answer within {seconds:.1f} s: another task was waiting for the same labels; "
+        "raise the timeout (WANWU_TIMEOUT_S)"
+    )
+
+
+def only(answers: Sequence[T | ImageError]) -> T:
+    """Give the one answer, or raise what is wrong with the picture."""
+    (answer,) = answers
+    if isinstance(answer, ImageError):
+        raise answer
+    return answer
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+class Deadline:
+    """The time one answer may take, through every new attempt."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._ends = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self._pause_s = PAUSE_S[0]
+
+    def restart(self) -> None:
+        """Give the whole time again, after a step forward."""
+        self._ends = time.monotonic() + self._timeout_s
+
+    def left_s(self) -> float:
+        """Give the seconds that are left."""
+        return max(0.001, self._ends - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the time is over."""
+        return time.monotonic() >= self._ends
+
+    def disagreed(self, what: str) -> ModelError:
+        """Give the error of an answer whose parts never came from one version."""
+        return ModelError(
+            f"the served models did not come to agree within {self._timeout_s:.1f} s: {what}. "
+            "They come from different exports; publish the towers and every bank together"
+        )
+
+    def pause_s(self, what: str) -> float:
+        """Give the seconds to wait for a version swap to end.
+
+        Raises:
+            ModelError: the deadline has passed.
+        """
+        pause = self.backoff_s()
+        if pause is None:
+            raise self.disagreed(what)
+        return pause
+
+    def backoff_s(self) -> float | None:
+        """Give the seconds to wait before asking again; None when the deadline would pass."""
+        # Jitter keeps clients that were refused together from coming back together.
+        pause = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
+        return pause if time.monotonic() + pause < self._ends else None
+
+
+class _Newest(Generic[K, V]):
+    """The values of the newest few keys."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        return self._values.get(key)
+
+    def put(self, key: K, value: V) -> V:
+        kept = list(self._values.items())[1 - self._size :]
+        self._values = {**dict(kept), key: value}
+        return value
