@@ -3,6 +3,7 @@
 The client holds no model: it decodes, asks Triton, and scores. It never imports torch.
 """
 
+from wanwu.answers import Recognition
 from wanwu.async_recognizer import AsyncRecognizer
 from wanwu.bulk import Answer, Embedded
 from wanwu.channel import Tls
@@ -20,7 +21,6 @@ from wanwu.errors import (
 from wanwu.labels import read_labels
 from wanwu.rank import Prediction
 from wanwu.recognizer import Recognizer
-from wanwu.session import Recognition
 
 __version__ = "0.1.0"
 

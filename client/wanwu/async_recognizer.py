@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from wanwu.answers import Labels, Recognition, question
 from wanwu.async_transport import AsyncGrpcTransport, AsyncTransport
 from wanwu.bulk import (
     IN_FLIGHT,
@@ -29,8 +30,9 @@ from wanwu.contract import Contract
 from wanwu.errors import WanwuError
 from wanwu.images import MAX_PIXELS, ImageSource
 from wanwu.rank import Floats, ScoreKind
-from wanwu.session import LOCKS, Labels, Recognition, Session, only, question, waited_too_long
+from wanwu.session import Session, only
 from wanwu.settings import Settings
+from wanwu.shared import Locks
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class AsyncRecognizer:
         )
         self._address, self._given = settings.address, transport
         self._made: AsyncTransport | None = None
-        self._locks = tuple(asyncio.Lock() for _ in range(LOCKS))
+        self._locks = Locks(asyncio.Lock)
         self._pool = ThreadPoolExecutor(thread_name_prefix="wanwu")
 
     async def recognize(
@@ -211,15 +213,8 @@ class AsyncRecognizer:
             case Together():
                 return await asyncio.gather(*map(self._make, call.calls))
             case Alone():
-                lock = self._locks[hash(call.key) % LOCKS]
-                try:
-                    await asyncio.wait_for(lock.acquire(), call.timeout_s)
-                except TimeoutError as error:
-                    raise waited_too_long(call.timeout_s) from error
-                try:
+                async with self._locks.of(call.key):
                     return await self._run(call.steps())
-                finally:
-                    lock.release()
             case Pause():
                 return await asyncio.sleep(call.seconds)
             case ListModels():

@@ -19,10 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from wanwu.answers import Recognition
 from wanwu.errors import InputError, WanwuError
 from wanwu.images import ImageSource
 from wanwu.rank import Floats
-from wanwu.session import Recognition
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ The work (`session`) is written once, as generators that yield calls and are sen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -55,11 +55,10 @@ class Together:
 
 @dataclass(frozen=True)
 class Alone:
-    """Do work that the other tasks of this client wait for; sends back its result."""
+    """Do work while other tasks' work of the same key waits; sends back its result."""
 
-    key: object
+    key: Hashable
     steps: Callable[[], Steps[Any]]
-    timeout_s: float
 
 
 Call: TypeAlias = "Infer | ListModels | Pause | Compute | Together | Alone"

@@ -78,7 +78,7 @@ class Tls:
         SetupError: a file cannot be read, or only one of `cert` and `key` is given.
 
     Example:
-        >>> Tls(ca="ca.pem")  # doctest: +SKIP
+        >>> recognizer = Recognizer("triton.example:8001", tls=Tls())
     """
 
     ca: str | Path | None = None

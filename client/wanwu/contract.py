@@ -125,7 +125,7 @@ class Contract(_Part, frozen=True):
     """Everything a client needs to use the model it found at an address.
 
     Example:
-        >>> contract = Contract.from_json(contract_bytes)
+        >>> contract = recognizer.contract()
         >>> contract.image.height, contract.score.kind
         (260, 'softmax')
     """

@@ -63,6 +63,12 @@ def check_label(label: str, place: str) -> str:
 def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read a UTF-8 text file of one label a line.
 
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("labels.txt").write_text("高铁站", encoding="utf-8")
+        >>> read_labels("labels.txt")
+        ('高铁站',)
+
     Raises:
         LabelError: the file is missing, not UTF-8, empty, or holds a line `check_labels` refuses.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from wanwu.answers import Labels, Recognition, question
 from wanwu.bulk import (
     IN_FLIGHT,
     Answer,
@@ -28,8 +29,9 @@ from wanwu.contract import Contract
 from wanwu.errors import WanwuError
 from wanwu.images import MAX_PIXELS, ImageSource
 from wanwu.rank import Floats, ScoreKind
-from wanwu.session import LOCKS, Labels, Recognition, Session, only, question, waited_too_long
+from wanwu.session import Session, only
 from wanwu.settings import Settings
+from wanwu.shared import Locks
 from wanwu.transport import GrpcTransport, Transport
 
 T = TypeVar("T")
@@ -86,7 +88,7 @@ class Recognizer:
             cache=FileCache(settings.cache),
         )
         self._wire: Transport = transport or GrpcTransport(settings.address)
-        self._locks = tuple(threading.Lock() for _ in range(LOCKS))
+        self._locks = Locks(threading.Lock)
 
     def recognize(
         self,
@@ -267,13 +269,8 @@ class Recognizer:
                 with ThreadPoolExecutor(len(call.calls)) as pool:
                     return list(pool.map(self._make, call.calls))
             case Alone():
-                lock = self._locks[hash(call.key) % LOCKS]
-                if not lock.acquire(timeout=call.timeout_s):
-                    raise waited_too_long(call.timeout_s)
-                try:
+                with self._locks.of(call.key):
                     return self._run(call.steps())
-                finally:
-                    lock.release()
             case Pause():
                 return time.sleep(call.seconds)
             case ListModels():

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from wanwu.answers import Candidates, Question, Recognition, combine, recognition
 from wanwu.bank import (
     DEFAULT_BANK,
     Bank,
-    bank_model,
     fetch_bank,
     fetch_contract,
     fetch_tokenizer,
@@ -32,11 +31,18 @@ from wanwu.bank import (
 from wanwu.cache import FileCache
 from wanwu.calls import Alone, Compute, Infer, ListModels, Pause, Steps, Together
 from wanwu.channel import ModelMissingError, ShapeError
-from wanwu.contract import Contract
-from wanwu.errors import ImageError, InputError, ModelError, OverloadedError, ServerError
+from wanwu.contract import Contract, Image
+from wanwu.deadline import Deadline
+from wanwu.errors import (
+    ImageError,
+    OverloadedError,
+    ServerError,
+    WanwuError,
+)
 from wanwu.images import ImageSource, to_pixels
 from wanwu.labels import check_labels
-from wanwu.rank import Floats, Prediction, ScoreKind, scores
+from wanwu.rank import Floats
+from wanwu.shared import Newest
 from wanwu.similarity import LabelRows
 from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
 
@@ -44,122 +50,21 @@ K = TypeVar("K")
 T = TypeVar("T")
 V = TypeVar("V")
 
-#: Labels, or each with its aliases.
-Labels: TypeAlias = "Sequence[str] | Mapping[str, Sequence[str]]"
-
 #: Labels sent to the text tower in one request; every config's max_batch_size allows it.
 TEXT_BATCH = 64
 #: Requests of labels that are under way at a time.
 TEXT_REQUESTS = 4
 #: Lists of custom labels, and combinations of banks, that are kept in memory.
 KEPT_LISTS = 16
-#: Pause before asking again, growing to the second figure: while versions are being swapped, or
-#: a queue is full.
-PAUSE_S = (0.02, 0.5)
-#: Locks that tasks share, so that work for several of them is done once.
-LOCKS = 16
-#: The answer when no label is right.
-UNCERTAIN = "不确定"
 
 
-@dataclass(frozen=True)
-class Recognition:
-    """What a picture shows, best label first.
+@dataclass
+class _Batch:
+    """Pictures of one request, and what they are in the geometry asked for last."""
 
-    `predictions` are the labels that reach the threshold. `uncertain` says that none does, or
-    that the best cosine is below what the model's contract accepts. `banks` names the banks
-    compared with; it is empty when the caller brought labels. `seconds` is the time from the
-    encoded picture to the answer.
-
-    Example:
-        >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
-        >>> [prediction.label for prediction in answer.predictions]
-        ['猫', '狗']
-    """
-
-    predictions: tuple[Prediction, ...]
-    uncertain: bool
-    best_cosine: float
-    model: str
-    fingerprint: int
-    banks: tuple[str, ...]
-    seconds: float
-
-    @property
-    def top(self) -> Prediction:
-        """The best label; 不确定 with score 0 when the answer is uncertain."""
-        if self.uncertain:
-            return Prediction(UNCERTAIN, 0.0, self.best_cosine)
-        return self.predictions[0]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of pictures: by which labels, and how the answer is given."""
-
-    labels: tuple[tuple[str, ...], ...] | None
-    banks: tuple[str, ...]
-    top_k: int
-    threshold: float | None
-    score: ScoreKind | None
-
-
-def question(
-    labels: Labels | None,
-    bank: str | Sequence[str] | None,
-    top_k: int,
-    threshold: float | None,
-    score: ScoreKind | None,
-) -> Question:
-    """Check what a caller asks.
-
-    Raises:
-        InputError, LabelError: it cannot be asked.
-    """
-    if not isinstance(top_k, int) or top_k < 1:
-        raise InputError(f"top_k is {top_k!r}; expected a whole number of at least 1")
-    if labels is not None and bank is not None:
-        raise InputError("both labels and a bank were given; give one of them")
-    if threshold is not None and not -1 <= threshold <= 1:
-        raise InputError(
-            f"threshold is {threshold!r}; expected a score from 0 to 1, or a cosine from -1 to 1"
-        )
-    if score not in (None, "softmax", "sigmoid", "cosine"):
-        raise InputError(f"score is {score!r}; expected softmax, sigmoid or cosine")
-    banks = (bank,) if isinstance(bank, str) else tuple(bank or (DEFAULT_BANK,))
-    for name in banks:
-        bank_model(name)
-    return Question(
-        None if labels is None else _with_aliases(labels),
-        tuple(dict.fromkeys(banks)),
-        top_k,
-        threshold,
-        score,
-    )
-
-
-def _with_aliases(labels: Labels) -> tuple[tuple[str, ...], ...]:
-    """Give each label with its aliases."""
-    if not isinstance(labels, Mapping):
-        return tuple((label,) for label in check_labels(labels))
-    names = check_labels(labels)
-    # Together, so that no two answers share a text.
-    check_labels([*names, *(alias for aliases in labels.values() for alias in aliases)])
-    return tuple(
-        (name, *(alias.strip() for alias in aliases))
-        for name, aliases in zip(names, labels.values(), strict=True)
-    )
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Labels with their embeddings, and the contract they belong to."""
-
-    contract: Contract
-    banks: tuple[str, ...]
-    labels: tuple[str, ...]
-    categories: tuple[str, ...]
-    rows: LabelRows
+    images: Sequence[ImageSource]
+    geometry: Image | None = None
+    prepared: list[npt.NDArray[np.uint8] | ImageError] = field(default_factory=list)
 
 
 class _Stale(Exception):  # noqa: N818 - a signal between methods, never seen outside
@@ -180,8 +85,9 @@ class Session:
         self._cache = cache
         self._banks: dict[str, tuple[Bank, float]] = {}
         self._tokenizer: tuple[int, Any] | None = None
-        self._encoded: _Newest[tuple[int, object], LabelRows] = _Newest(KEPT_LISTS)
-        self._combined: _Newest[tuple[bytes, ...], Candidates] = _Newest(KEPT_LISTS)
+        self._encoded: Newest[tuple[int, object], LabelRows] = Newest(KEPT_LISTS)
+        self._combined: Newest[tuple[bytes, ...], Candidates] = Newest(KEPT_LISTS)
+        self._failures: Newest[Hashable, tuple[float, Exception]] = Newest(KEPT_LISTS)
 
     def recognize(
         self, images: Sequence[ImageSource], asked: Question, *, patient: bool = False
@@ -191,10 +97,11 @@ class Session:
         A patient caller waits while the server's queue is full, until the deadline.
         """
         started = time.perf_counter()
+        batch = _Batch(images)
 
         def attempt(deadline: Deadline) -> Steps[list[Recognition | ImageError]]:
             candidates = yield from self._candidates(asked, deadline)
-            found = yield from self._embed_images(images, candidates.contract, deadline)
+            found = yield from self._embed_images(batch, candidates.contract, deadline)
 
             def rank() -> list[Recognition | ImageError]:
                 return [
@@ -213,10 +120,11 @@ class Session:
         self, images: Sequence[ImageSource], *, patient: bool = False
     ) -> Steps[list[Floats | ImageError]]:
         """Encode pictures by one request: FP32 [D] for each, or what is wrong with it."""
+        batch = _Batch(images)
 
         def attempt(deadline: Deadline) -> Steps[list[Floats | ImageError]]:
             bank = yield from self._bank(DEFAULT_BANK, deadline)
-            return (yield from self._embed_images(images, bank.contract, deadline))
+            return (yield from self._embed_images(batch, bank.contract, deadline))
 
         return (yield from self._settle(attempt, patient=patient))
 
@@ -298,15 +206,14 @@ class Session:
         key = tuple(bank.contract_json for bank in banks)
         kept = self._combined.get(key)
         if kept is None:
-            kept = self._combined.put(key, _combine(asked.banks, banks))
+            kept = self._combined.put(key, combine(asked.banks, banks))
         return kept
 
     def _bank(self, name: str, deadline: Deadline) -> Steps[Bank]:
         held = self._held_bank(name)
         if held is None:
-            # One task fetches it, for all that wait.
-            held = yield Alone(
-                ("bank", name), lambda: self._refreshed_bank(name, deadline), deadline.left_s()
+            held = yield from self._once(
+                ("bank", name), lambda: self._refreshed_bank(name, deadline), deadline
             )
         return held
 
@@ -343,10 +250,29 @@ class Session:
         key = (contract.fingerprint, groups)
         kept = self._encoded.get(key)
         if kept is None:
-            kept = yield Alone(
-                key, lambda: self._encoded_rows(key, contract, deadline), deadline.left_s()
+            kept = yield from self._once(
+                key, lambda: self._encoded_rows(key, contract, deadline), deadline
             )
         return kept
+
+    def _once(self, key: Hashable, work: Callable[[], Steps[T]], deadline: Deadline) -> Steps[T]:
+        """Let one task do some work, for all that need it now; its failure is theirs as well."""
+        asked = time.monotonic()
+
+        def steps() -> Steps[T]:
+            failure = self._failures.get(key)
+            if failure is not None and failure[0] >= asked:
+                raise failure[1]
+            try:
+                return (yield from work())
+            except (WanwuError, _Stale) as error:
+                self._failures.put(key, (time.monotonic(), error))
+                raise
+
+        done: T = yield Alone(key, steps)
+        # The time that another task took for it, within its own deadline, is not this one's.
+        deadline.extend(time.monotonic() - asked)
+        return done
 
     def _encoded_rows(
         self,
@@ -377,7 +303,6 @@ class Session:
             warnings.warn(doubt, stacklevel=2)
         parts: list[Floats] = []
         for some in _slices(len(rows), TEXT_BATCH * TEXT_REQUESTS):
-            deadline.restart()  # for each round: a long list is encoded once and then kept
             calls = [
                 Infer(
                     "text_encoder",
@@ -388,7 +313,7 @@ class Session:
                 for batch in _slices(len(rows[some]), TEXT_BATCH)
             ]
             parts += yield from _embeddings(Together(calls), contract)
-        deadline.restart()
+            deadline.restart()  # after each round: a long list is encoded once and then kept
         return np.concatenate(parts)
 
     def _tokenizer_of(self, contract: Contract, deadline: Deadline) -> Steps[Any]:
@@ -400,20 +325,27 @@ class Session:
         return self._tokenizer[1]
 
     def _embed_images(
-        self, images: Sequence[ImageSource], contract: Contract, deadline: Deadline
+        self, batch: _Batch, contract: Contract, deadline: Deadline
     ) -> Steps[list[Floats | ImageError]]:
-        def prepare() -> list[npt.NDArray[np.uint8] | ImageError]:
-            return [self._pixels(image, contract) for image in images]
-
-        prepared = yield Compute(prepare)
-        deadline.restart()  # decoding takes no time from the server's
-        good = [pixels for pixels in prepared if not isinstance(pixels, ImageError)]
+        if batch.geometry != contract.image:
+            started = time.monotonic()
+            batch.prepared = yield Compute(
+                lambda: [self._pixels(i, contract) for i in batch.images]
+            )
+            batch.geometry = contract.image
+            deadline.extend(time.monotonic() - started)  # decoding takes no time from the server's
+        good = [pixels for pixels in batch.prepared if not isinstance(pixels, ImageError)]
         vectors: Iterator[Floats] = iter(())
         if good:
             call = Infer("image_encoder", {"PIXELS": np.stack(good)}, _OUTPUTS, deadline.left_s())
             (found,) = yield from _embeddings(Together([call]), contract)
             vectors = iter(found)
-        return [each if isinstance(each, ImageError) else next(vectors) for each in prepared]
+        return [each if isinstance(each, ImageError) else next(vectors) for each in batch.prepared]
+
+    def _prepared(
+        self, batch: _Batch, contract: Contract
+    ) -> list[npt.NDArray[np.uint8] | ImageError]:
+        return [self._pixels(image, contract) for image in batch.images]
 
     def _pixels(self, image: ImageSource, contract: Contract) -> npt.NDArray[np.uint8] | ImageError:
         try:
@@ -442,59 +374,6 @@ def _embeddings(call: Together, contract: Contract) -> Steps[list[Floats]]:
     return [outputs["EMBEDDING"] for outputs in answers]
 
 
-def recognition(
-    vector: Floats, candidates: Candidates, asked: Question, started: float
-) -> Recognition:
-    """Score one picture's embedding, FP32 [D], against the candidates."""
-    contract = candidates.contract
-    cosines, best = candidates.rows.compare(vector, asked.top_k)
-    values = scores(cosines, contract.score, contract.calibration, asked.score)
-    kept = [place for place in best if asked.threshold is None or values[place] >= asked.threshold]
-    least = contract.calibration.reject_cosine
-    best_cosine = float(cosines[best[0]])
-    return Recognition(
-        tuple(
-            Prediction(
-                candidates.labels[place],
-                float(values[place]),
-                float(cosines[place]),
-                candidates.categories[place] or None,
-            )
-            for place in kept
-        ),
-        not kept or (least is not None and best_cosine < least),
-        best_cosine,
-        contract.model.name,
-        contract.fingerprint,
-        candidates.banks,
-        time.perf_counter() - started,
-    )
-
-
-def _combine(names: tuple[str, ...], banks: Sequence[Bank]) -> Candidates:
-    """Put banks of one export together; a label of several banks is the first one's."""
-    places: dict[str, tuple[int, int]] = {}
-    for number, bank in enumerate(banks):
-        for row, label in enumerate(bank.labels):
-            places.setdefault(label, (number, row))
-    rows = [banks[number].rows.embeddings[row] for number, row in places.values()]
-    return Candidates(
-        banks[0].contract,
-        names,
-        tuple(places),
-        tuple(banks[number].categories[row] for number, row in places.values()),
-        LabelRows(np.stack(rows)),
-    )
-
-
-def waited_too_long(seconds: float) -> ServerError:
-    """Give the error of a task that waited for another one's work."""
-    return ServerError(
-        f"no answer within {seconds:.1f} s: another task was waiting for the same labels; "
-        "raise the timeout (WANWU_TIMEOUT_S)"
-    )
-
-
 def only(answers: Sequence[T | ImageError]) -> T:
     """Give the one answer, or raise what is wrong with the picture."""
     (answer,) = answers
@@ -505,66 +384,3 @@ def only(answers: Sequence[T | ImageError]) -> T:
 
 def _slices(count: int, size: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
-
-
-class Deadline:
-    """The time one answer may take, through every new attempt."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._ends = time.monotonic() + timeout_s
-        self._timeout_s = timeout_s
-        self._pause_s = PAUSE_S[0]
-
-    def restart(self) -> None:
-        """Give the whole time again, after a step forward."""
-        self._ends = time.monotonic() + self._timeout_s
-
-    def left_s(self) -> float:
-        """Give the seconds that are left."""
-        return max(0.001, self._ends - time.monotonic())
-
-    @property
-    def passed(self) -> bool:
-        """Tell whether the time is over."""
-        return time.monotonic() >= self._ends
-
-    def disagreed(self, what: str) -> ModelError:
-        """Give the error of an answer whose parts never came from one version."""
-        return ModelError(
-            f"the served models did not come to agree within {self._timeout_s:.1f} s: {what}. "
-            "They come from different exports; publish the towers and every bank together"
-        )
-
-    def pause_s(self, what: str) -> float:
-        """Give the seconds to wait for a version swap to end.
-
-        Raises:
-            ModelError: the deadline has passed.
-        """
-        pause = self.backoff_s()
-        if pause is None:
-            raise self.disagreed(what)
-        return pause
-
-    def backoff_s(self) -> float | None:
-        """Give the seconds to wait before asking again; None when the deadline would pass."""
-        # Jitter keeps clients that were refused together from coming back together.
-        pause = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
-        return pause if time.monotonic() + pause < self._ends else None
-
-
-class _Newest(Generic[K, V]):
-    """The values of the newest few keys."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        return self._values.get(key)
-
-    def put(self, key: K, value: V) -> V:
-        kept = list(self._values.items())[1 - self._size :]
-        self._values = {**dict(kept), key: value}
-        return value

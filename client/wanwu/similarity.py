@@ -8,17 +8,14 @@ bytes, and only labels that can be among the best are computed in FP32.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wanwu.rank import Floats, Places, kth_largest, top
-
-try:
-    import numkong
-except ImportError:  # the extra `large-banks` is not installed
-    numkong = None  # type: ignore[assignment]
 
 Bytes = npt.NDArray[np.int8]
 
@@ -48,26 +45,25 @@ class LabelRows:
             best labels and their cosines are those of the FP32 product; the other cosines of a
             large bank may be off by a few thousandths, which moves no probability by 0.001.
         """
-        if len(self) >= LARGE_BANK and numkong is not None:
-            compared = self._compare_quantised(vector, top_k)
-            if compared is not None:
-                return compared
+        if self._quantised is not None:
+            cosines, error = self._quantised.product(vector)
+            # `top_k` labels reach this value to within the error; two errors below, none can win.
+            near = np.flatnonzero(cosines >= kth_largest(cosines, top_k) - 2 * error)
+            if near.size <= len(self) // 8:  # of more, gathering their rows would take longer
+                cosines[near] = _product(self.embeddings[near], vector)
+                return cosines, near[top(cosines[near], top_k)]
         cosines = _product(self.embeddings, vector)
         return cosines, top(cosines, top_k)
 
-    def _compare_quantised(self, vector: Floats, top_k: int) -> tuple[Floats, Places] | None:
-        """Compare by int8, then the nearest by FP32; None where too many are near."""
-        cosines, error = self._quantised.product(vector)
-        # `top_k` labels reach this value to within the error; two errors below it, none can win.
-        near = np.flatnonzero(cosines >= kth_largest(cosines, top_k) - 2 * error)
-        if near.size > len(self) // 8:  # so many that gathering their rows would take longer
-            return None
-        cosines[near] = _product(self.embeddings[near], vector)
-        return cosines, near[top(cosines[near], top_k)]
-
     @cached_property
-    def _quantised(self) -> _Quantised:
-        return _Quantised(self.embeddings)
+    def _quantised(self) -> _Quantised | None:
+        if len(self) < LARGE_BANK:
+            return None
+        try:
+            import numkong
+        except ImportError:  # the extra `large-banks` is not installed
+            return None
+        return _Quantised(self.embeddings, numkong.cdist)
 
 
 class _Quantised:
@@ -77,7 +73,8 @@ class _Quantised:
     steps finer.
     """
 
-    def __init__(self, embeddings: Floats) -> None:
+    def __init__(self, embeddings: Floats, cdist: Callable[..., Any]) -> None:
+        self._cdist = cdist
         self._mean: Floats = embeddings.mean(axis=0)
         rows = embeddings - self._mean
         self._rows, self._scales = _quantise(rows)
@@ -90,15 +87,13 @@ class _Quantised:
 
         By Cauchy and Schwarz: |a.v - a'.v'| <= |a - a'| |v| + |a'| |v - v'|.
         """
-        assert numkong is not None  # noqa: S101 - the caller asked
         row, scale = _quantise(vector[np.newaxis])
         lost = float(np.linalg.norm(vector - row[0] * scale[0]))
         error = self._error * float(np.linalg.norm(vector)) + self._longest * lost
         products = np.empty(len(self._rows), np.float32)
 
         def multiply(part: slice) -> None:
-            found = numkong.cdist(row, self._rows[part], "dot")
-            products[part] = np.asarray(found)[0]
+            products[part] = np.asarray(self._cdist(row, self._rows[part], "dot"))[0]
 
         # One core cannot read as fast as the memory can give, so another reads half.
         half = len(self._rows) // 2

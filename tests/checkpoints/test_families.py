@@ -60,7 +60,7 @@ def recognizer(folder: Path, need: Any) -> Iterator[Recognizer]:
     repository = folder.parent / "model_repository"
     publish(tower, [plan], repository, step=lambda text: None)
     options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
-    with EmbeddedServer(options) as server, Recognizer(server.url) as client:
+    with EmbeddedServer(options) as server, Recognizer(server.url, exact=True) as client:
         yield client
 
 

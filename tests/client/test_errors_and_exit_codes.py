@@ -44,11 +44,6 @@ def test_no_two_exit_codes_are_the_same_and_none_is_used_otherwise() -> None:
     assert not {0, 1} & set(codes)
 
 
-@pytest.mark.parametrize("name", wanwu.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert hasattr(wanwu, name)
-
-
 def modules_after(statement: str) -> set[str]:
     code = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -59,7 +54,10 @@ def modules_after(statement: str) -> set[str]:
 def test_importing_the_client_brings_no_model_framework(statement: str) -> None:
     loaded = modules_after(statement)
     assert "wanwu.recognizer" in loaded
-    heavy = {"torch", "onnx", "onnxruntime", "tritonclient.http", "sentencepiece", "wanwu_export"}
+    heavy = {
+        *("torch", "transformers", "onnx", "onnxruntime", "tritonclient.http", "sentencepiece"),
+        *("wanwu_export", "fastapi", "pyarrow", "numkong"),
+    }
     assert not heavy & loaded
 
 

@@ -191,3 +191,12 @@ def wait_until(condition, seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < ends, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_the_deadline_holds_for_many_that_wait_for_the_same_bank() -> None:
+    with silent() as port, Recognizer(f"127.0.0.1:{port}", timeout_s=2.0) as recognizer:
+        started = time.monotonic()
+        answers = list(recognizer.recognize_many([cat_photo()] * 64, in_flight=64))
+        assert time.monotonic() - started < 2 * 2.2
+    assert len(answers) == 64
+    assert all(isinstance(answer.error, ServerError) for answer in answers)

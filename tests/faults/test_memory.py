@@ -1,11 +1,14 @@
-"""The client's memory stays flat over a long stream."""
+"""Long streams and long lists: memory stays flat, and ten thousand labels are labels."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+from wanwu import Recognizer
 from wanwu.embedded.server import EmbeddedServer
+from wanwu.samples import cat_photo
 
 PICTURES = 20_000
 SCRIPT = """
@@ -39,3 +42,13 @@ def test_memory_is_flat_over_a_stream(server: EmbeddedServer) -> None:
     settled = readings[2:]
     middle = sorted(settled)[len(settled) // 2]
     assert 0.9 * middle <= min(settled) <= max(settled) <= 1.1 * middle
+
+
+def test_ten_thousand_labels_of_ones_own(server: EmbeddedServer) -> None:
+    labels = [f"第{number}号零件" for number in range(9_999)] + ["猫"]
+    with Recognizer(server.url) as recognizer:
+        answer = recognizer.recognize(cat_photo(), labels=labels, top_k=3)
+        started = time.monotonic()
+        again = recognizer.recognize(cat_photo(), labels=labels, top_k=3)
+        assert time.monotonic() - started < 5  # they are encoded once
+    assert answer.top.label == again.top.label == "猫"

@@ -20,7 +20,7 @@ from rich.text import Text
 from wanwu.bulk import Answer
 from wanwu.cli.vectors import INSTALL_PARQUET
 from wanwu.errors import InputError, SetupError
-from wanwu.session import UNCERTAIN, Recognition
+from wanwu.answers import UNCERTAIN, Recognition
 
 BAR_WIDTH = 20
 COLUMNS = ("picture", "rank", "label", "score", "category", "error")

@@ -1,0 +1,174 @@
+"""What is asked of pictures, and what is answered. Pure functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from wanwu.bank import DEFAULT_BANK, Bank, bank_model
+from wanwu.contract import Contract
+from wanwu.errors import InputError, LabelError
+from wanwu.labels import check_labels
+from wanwu.rank import Floats, Prediction, ScoreKind, scores
+from wanwu.similarity import LabelRows
+
+#: Labels, or each with its aliases.
+Labels: TypeAlias = "Sequence[str] | Mapping[str, Sequence[str]]"
+
+#: The answer when no label is right.
+UNCERTAIN = "不确定"
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a picture shows, best label first.
+
+    `predictions` are the labels that reach the threshold. `uncertain` says that none does, or
+    that the best cosine is below what the model's contract accepts. `banks` names the banks
+    compared with; it is empty when the caller brought labels. `seconds` is the time from the
+    encoded picture to the answer.
+
+    Example:
+        >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
+        >>> [prediction.label for prediction in answer.predictions]
+        ['猫', '狗']
+    """
+
+    predictions: tuple[Prediction, ...]
+    uncertain: bool
+    best_cosine: float
+    model: str
+    fingerprint: int
+    banks: tuple[str, ...]
+    seconds: float
+
+    @property
+    def top(self) -> Prediction:
+        """The best label; 不确定 with score 0 when the answer is uncertain."""
+        if self.uncertain:
+            return Prediction(UNCERTAIN, 0.0, self.best_cosine)
+        return self.predictions[0]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of pictures: by which labels, and how the answer is given."""
+
+    labels: tuple[tuple[str, ...], ...] | None
+    banks: tuple[str, ...]
+    top_k: int
+    threshold: float | None
+    score: ScoreKind | None
+
+
+def question(
+    labels: Labels | None,
+    bank: str | Sequence[str] | None,
+    top_k: int,
+    threshold: float | None,
+    score: ScoreKind | None,
+) -> Question:
+    """Check what a caller asks.
+
+    Raises:
+        InputError, LabelError: it cannot be asked.
+    """
+    if not isinstance(top_k, int) or top_k < 1:
+        raise InputError(f"top_k is {top_k!r}; expected a whole number of at least 1")
+    if labels is not None and bank is not None:
+        raise InputError("both labels and a bank were given; give one of them")
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise InputError(
+            f"threshold is {threshold!r}; expected a score from 0 to 1, or a cosine from -1 to 1"
+        )
+    if score not in (None, "softmax", "sigmoid", "cosine"):
+        raise InputError(f"score is {score!r}; expected softmax, sigmoid or cosine")
+    banks = (bank,) if isinstance(bank, str) else tuple(bank or (DEFAULT_BANK,))
+    for name in banks:
+        bank_model(name)
+    return Question(
+        None if labels is None else _with_aliases(labels),
+        tuple(dict.fromkeys(banks)),
+        top_k,
+        threshold,
+        score,
+    )
+
+
+def _with_aliases(labels: Labels) -> tuple[tuple[str, ...], ...]:
+    """Give each label with its aliases."""
+    if not isinstance(labels, Mapping):
+        return tuple((label,) for label in check_labels(labels))
+    names = check_labels(labels)
+    for name, aliases in labels.items():
+        if isinstance(aliases, str):
+            raise LabelError(
+                f"the aliases of label {name!r} came as one text {aliases!r}; "
+                "expected a list such as ['移动电话', '智能手机']"
+            )
+    # Together, so that no two answers share a text.
+    check_labels([*names, *(alias for aliases in labels.values() for alias in aliases)])
+    return tuple(
+        (name, *(alias.strip() for alias in aliases))
+        for name, aliases in zip(names, labels.values(), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Labels with their embeddings, and the contract they belong to."""
+
+    contract: Contract
+    banks: tuple[str, ...]
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    rows: LabelRows
+
+
+def recognition(
+    vector: Floats, candidates: Candidates, asked: Question, started: float
+) -> Recognition:
+    """Score one picture's embedding, FP32 [D], against the candidates."""
+    contract = candidates.contract
+    cosines, best = candidates.rows.compare(vector, asked.top_k)
+    values = scores(cosines, contract.score, contract.calibration, asked.score)
+    kept = [place for place in best if asked.threshold is None or values[place] >= asked.threshold]
+    least = contract.calibration.reject_cosine
+    best_cosine = float(cosines[best[0]])
+    return Recognition(
+        tuple(
+            Prediction(
+                candidates.labels[place],
+                float(values[place]),
+                float(cosines[place]),
+                candidates.categories[place] or None,
+            )
+            for place in kept
+        ),
+        not kept or (least is not None and best_cosine < least),
+        best_cosine,
+        contract.model.name,
+        contract.fingerprint,
+        candidates.banks,
+        time.perf_counter() - started,
+    )
+
+
+def combine(names: tuple[str, ...], banks: Sequence[Bank]) -> Candidates:
+    """Put banks of one export together; a label of several banks is the first one's."""
+    places: dict[str, tuple[int, int]] = {}
+    for number, bank in enumerate(banks):
+        for row, label in enumerate(bank.labels):
+            places.setdefault(label, (number, row))
+    rows = [banks[number].rows.embeddings[row] for number, row in places.values()]
+    return Candidates(
+        banks[0].contract,
+        names,
+        tuple(places),
+        tuple(banks[number].categories[row] for number, row in places.values()),
+        LabelRows(np.stack(rows)),
+    )
