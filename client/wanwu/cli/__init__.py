@@ -20,6 +20,7 @@ from wanwu.cli.embed import embed
 from wanwu.cli.evaluate import evaluate
 from wanwu.cli.export import export
 from wanwu.cli.labels import app as labels
+from wanwu.cli.language import chinese, tell, translate, translate_help
 from wanwu.cli.recognize import recognize
 from wanwu.cli.repository import app as repository
 from wanwu.cli.serve import serve
@@ -71,18 +72,26 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A GBK or ASCII terminal, or a file name that is not UTF-8, must not end the command.
             stream.reconfigure(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *args, **kwargs: f"wanwu: {message}\n"
+    warnings.formatwarning = lambda message, *args, **kwargs: f"wanwu: {translate(str(message))}\n"
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        app()
-    except WanwuError as error:
+        speaks_chinese = chinese()
+    except InputError as error:  # in English: the language is not known
         typer.secho(f"wanwu: {error}", err=True, fg="red")
+        sys.exit(exit_code(error))
+    command = typer.main.get_command(app)
+    if speaks_chinese:
+        translate_help(command)
+    try:
+        command()
+    except WanwuError as error:
+        tell(str(error), err=True, fg="red")
         sys.exit(exit_code(error))
     except BrokenPipeError:  # `wanwu recognize … | head`
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:  # such as a full disk under the output
-        typer.secho(f"wanwu: the output cannot be written: {error}", err=True, fg="red")
+        tell(f"the output cannot be written: {error}", err=True, fg="red")
         os._exit(5)  # Python would try to flush the rest once more, and fail with a traceback
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,6 +20,7 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
     from rich.console import Console
 
     from wanwu import Recognizer
+    from wanwu.cli.language import say
     from wanwu.cli.output import show
     from wanwu.cli.signals import stop_on_signals
     from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -30,19 +31,22 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
     console = Console(markup=False, highlight=False)
     started = time.monotonic()
     with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
-        console.print(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}")
+        say(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}")
         with Recognizer(server.url) as recognizer:
             contract = recognizer.contract()
-            console.print(f"model {contract.model.name}, {contract.bank.count} labels\n")
+            say(f"model {contract.model.name}, {contract.bank.count} labels")
+            console.print()
             recognizer.recognize(photos[0])  # the first picture also fetches the bank
             answers = [(photo, recognizer.recognize(photo, top_k=3)) for photo in photos]
             for photo, answer in answers:
                 show(console, photo.name, answer)
             own = ("猫", "狗", "一杯咖啡", "摩托车", "火锅", "寺庙")
-            console.print(f"\nThe same photographs, with labels of your own: {' '.join(own)}")
+            console.print()
+            say(f"The same photographs, with labels of your own: {' '.join(own)}")
             for photo in photos:
                 best = recognizer.recognize(photo, labels=own).top
                 console.print(f"  {photo.name:24} {best.label}  {best.score:.1%}")
             milliseconds = statistics.median(answer.seconds for _, answer in answers) * 1000
-            console.print(f"\nmedian {milliseconds:.0f} ms a picture, from file to answer")
-    console.print("Triton has ended.")
+            console.print()
+            say(f"median {milliseconds:.0f} ms a picture, from file to answer")
+    say("Triton has ended.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wanwu.cli.language import tell
 from wanwu.cli.options import Exact, InFlight, Labels, LabelsFile, ShardOption, TimeoutS, Url
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def embed(
             else:
                 rows = _pictures(recognizer, pictures or [], shard, in_flight, failures)
             count = sum(1 for name, vector in rows if add(name, vector) is None)
-    typer.echo(f"wanwu: {count:,} embeddings of {contract.embedding_dim} numbers in {output}")
+    tell(f"{count:,} embeddings of {contract.embedding_dim} numbers in {output}")
     if failures:
         raise typer.Exit(1)
 
@@ -77,12 +78,12 @@ def _pictures(
 
     found = find_pictures(named, Shard.parse(shard), set())
     for note in found.notes:
-        typer.echo(f"wanwu: {note}", err=True)
+        tell(note, err=True)
     with pictures_done(found.total, quiet=False) as advance:
         for answer in recognizer.embed_many(found.paths, in_flight=in_flight):
             if isinstance(answer.error, ImageError):
                 failures.append(str(answer.error))
-                typer.secho(f"wanwu: {answer.error}", err=True, fg="red")
+                tell(str(answer.error), err=True, fg="red")
             elif answer.error is not None:
                 raise answer.error
             else:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from wanwu.cli.language import say
 from wanwu.cli.options import Bank, Labels, LabelsFile, TimeoutS, Url, chosen_labels
 
 
@@ -55,6 +56,10 @@ def evaluate(
     if output_format is Format.json:
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
     else:
-        typer.echo(report.as_text())
+        for line in report.as_text().split("\n"):
+            if line.startswith("  "):  # labels, which are data
+                typer.echo(line)
+            else:
+                say(line)
     if report.failures:
         raise typer.Exit(1)

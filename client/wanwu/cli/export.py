@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wanwu.cli.language import padded, tell, translate
 from wanwu.cli.options import Keep, Templates
 from wanwu.cli.packages import need_export
 
@@ -85,19 +86,15 @@ def export(
                 keep=keep,
             )
     except KeyboardInterrupt:
-        typer.echo("wanwu: stopped; nothing was published", err=True)
+        tell("stopped; nothing was published", err=True)
         raise
     seconds = time.monotonic() - started
     release = published.release
     what = "unchanged, still" if published.unchanged else "published as"
-    typer.echo(
-        f"wanwu: {release.model.name} {what} version {published.version} in {output} "
-        f"({seconds:.0f} s)"
-    )
-    for compared, figure in report(release.parity):
-        typer.echo(f"wanwu:   {compared:<19}{figure}")
-    for name, released in release.banks.items():
-        typer.echo(f"wanwu:   {f'bank {name}':<19}{released.count:,} labels")
+    tell(f"{release.model.name} {what} version {published.version} in {output} ({seconds:.0f} s)")
+    banks = [(f"bank {name}", f"{built.count:,} labels") for name, built in release.banks.items()]
+    for compared, figure in (*report(release.parity), *banks):
+        typer.echo(f"wanwu:   {padded(translate(compared), 19)}{translate(figure)}")
 
 
 def _plans(source: str, labels: Path | None, bank: str, templates: str | None) -> list[BankPlan]:
@@ -118,7 +115,7 @@ def _plans(source: str, labels: Path | None, bank: str, templates: str | None) -
         return [replace(plan, templates=chosen or plan.templates) for plan in built_in]
     plan, notes = file_plan(labels, bank, chosen)
     for note in notes:
-        typer.echo(f"wanwu: {labels}: {note}", err=True)
+        tell(f"{labels}: {translate(note)}", err=True)
     others = [] if bank == "default" else built_in
     return [*(other for other in others if other.name != bank), plan]
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wanwu.cli.language import tell, translate
 from wanwu_export.concepts import COLUMNS, SEPARATOR, Concept
 from wanwu_export.label_banks import BankDiff, BankSummary, Change
 
@@ -64,7 +65,7 @@ def print_concepts(concepts: Sequence[Concept]) -> None:
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, padding=(0, 1))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(translate(column), overflow="fold")
     for row in rows:
         # Text, since a string would be read as markup: a label may hold brackets.
         table.add_row(*map(Text, row))
@@ -78,10 +79,12 @@ def print_diff(difference: BankDiff) -> None:
     for concept in difference.removed:
         typer.secho(f"- {concept.label}", fg="red")
     for change in difference.changed:
-        parts = [f"{column} {old!r} → {new!r}" for column, old, new in _differing(change)]
+        parts = [
+            f"{translate(column)} {old!r} → {new!r}" for column, old, new in _differing(change)
+        ]
         typer.secho(f"~ {change.after.label}: {'; '.join(parts)}", fg="yellow")
-    typer.echo(
-        f"wanwu: {len(difference.added):,} added, {len(difference.removed):,} removed, "
+    tell(
+        f"{len(difference.added):,} added, {len(difference.removed):,} removed, "
         f"{len(difference.changed):,} changed, {difference.same:,} the same"
     )
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wanwu.cli.language import tell, translate
 from wanwu.cli.options import Keep, ModelRepository, Templates
 from wanwu.cli.packages import need_export
 
@@ -77,7 +78,10 @@ def build(
         if resumed is None:
             resumed = done
             if done:
-                _tell(f"going on from an interrupted build: {done:,} of {total:,} labels are done")
+                tell(
+                    f"going on from an interrupted build: {done:,} of {total:,} labels are done",
+                    err=True,
+                )
         progress.count(name, done, total)
 
     try:
@@ -86,18 +90,18 @@ def build(
                 model_repository, plan, keep=keep, step=progress.step, progress=count
             )
     except KeyboardInterrupt:
-        _tell("stopped; the same command goes on from here")
+        tell("stopped; the same command goes on from here", err=True)
         raise
     seconds = time.monotonic() - started
     labels = built.release.banks[bank].count
     version = built.release.served[bank_model(bank)]
     what = "unchanged, still" if built.unchanged else "published as"
-    typer.echo(
-        f"wanwu: bank {bank} {what} version {version} in {model_repository}: {labels:,} labels "
+    tell(
+        f"bank {bank} {what} version {version} in {model_repository}: {labels:,} labels "
         f"in {seconds:.1f} s, {(labels - (resumed or 0)) / seconds:,.0f} labels a second"
     )
     if not built.unchanged:
-        typer.echo("wanwu: `wanwu repository load` puts it into a running server")
+        tell("`wanwu repository load` puts it into a running server")
 
 
 @app.command("list")
@@ -144,7 +148,8 @@ def show(
     else:
         print_concepts(shown)
         if len(shown) < len(concepts):
-            _tell(f"{len(concepts) - len(shown):,} more labels are not shown: --limit {limit}")
+            left = len(concepts) - len(shown)
+            tell(f"{left:,} more labels are not shown: --limit {limit}", err=True)
 
 
 @app.command()
@@ -185,8 +190,8 @@ def remove(
     from wanwu_export.versions import remove_bank
 
     remove_bank(model_repository, name, keep)
-    typer.echo(f"wanwu: bank {name} removed from {model_repository}")
-    typer.echo("wanwu: `wanwu repository load` takes it out of a running server")
+    tell(f"bank {name} removed from {model_repository}")
+    tell("`wanwu repository load` takes it out of a running server")
 
 
 def _example(file: Path) -> str:
@@ -201,10 +206,6 @@ def _example(file: Path) -> str:
     return file.stem
 
 
-def _tell(text: str) -> None:
-    typer.echo(f"wanwu: {text}", err=True)
-
-
 def _print_notes(source: str | Path, notes: Iterable[str]) -> None:
     for note in notes:
-        _tell(f"{source}: {note}")
+        tell(f"{source}: {translate(note)}", err=True)

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wanwu.answers import UNCERTAIN, Recognition
 from wanwu.bulk import Answer
+from wanwu.cli.language import translate
 from wanwu.cli.vectors import INSTALL_PARQUET
 from wanwu.errors import InputError, SetupError
-from wanwu.answers import UNCERTAIN, Recognition
 
 BAR_WIDTH = 20
 COLUMNS = ("picture", "rank", "label", "score", "category", "error")
@@ -215,7 +216,8 @@ def show(console: Console, picture: str, recognition: Recognition) -> None:
     table.add_column(no_wrap=True, min_width=BAR_WIDTH)
     table.add_column(no_wrap=True)
     if recognition.uncertain:
-        table.add_row(UNCERTAIN, "", "", f"cosine {recognition.best_cosine:.3f} at best")
+        best = translate(f"cosine {recognition.best_cosine:.3f} at best")
+        table.add_row(UNCERTAIN, "", "", best)
     for item in recognition.predictions:
         bar = "█" * round(max(0.0, item.score) * BAR_WIDTH)
         # Text, since a string would be read as markup: a label may hold brackets.

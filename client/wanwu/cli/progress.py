@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from wanwu.cli.language import translate
+
 #: Away from a terminal, a line tells how far a bank is after this many seconds.
 TOLD_EVERY_S = 10.0
 
@@ -42,6 +44,7 @@ class _Display:
         self._told = time.monotonic()
 
     def step(self, text: str) -> None:
+        text = translate(text)
         self._progress.reset(self._task, total=None, description=text)
         if not self._console.is_terminal:
             self._console.print(f"wanwu: {text} …", markup=False, highlight=False)
@@ -50,7 +53,8 @@ class _Display:
         self._progress.update(self._task, completed=done, total=total)
         if not self._console.is_terminal and time.monotonic() - self._told > TOLD_EVERY_S:
             self._told = time.monotonic()
-            self._console.print(f"wanwu:   {done:,} of {total:,} labels", highlight=False)
+            told = translate(f"{done:,} of {total:,} labels")
+            self._console.print(f"wanwu:   {told}", highlight=False)
 
 
 @contextmanager
@@ -76,7 +80,7 @@ def pictures_done(total: int | None, *, quiet: bool) -> Iterator[Callable[[], No
     """Give a function to call after each picture; a terminal shows how many, how fast, how long."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("pictures"),
+        TextColumn(translate("pictures")),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wanwu.cli.language import tell
 from wanwu.cli.options import (
     Banks,
     Exact,
@@ -87,7 +88,7 @@ def recognize(
     done = answered_before(output) if resume and output else set()
     found = find_pictures(pictures, part, done)
     for note in found.notes:
-        typer.echo(f"wanwu: {note}", err=True)
+        tell(note, err=True)
     failed = 0
     with (
         Recognizer(url, timeout_s=timeout_s, exact=exact) as recognizer,
@@ -109,7 +110,7 @@ def recognize(
                 raise answer.error
             if answer.error is not None:
                 failed += 1
-                typer.secho(f"wanwu: {answer.error}", err=True, fg="red")
+                tell(str(answer.error), err=True, fg="red")
             emit(answer)
             advance()
     if failed:
@@ -118,8 +119,8 @@ def recognize(
 
 def _tell_how_to_go_on(answer: Answer, output: Path | None) -> None:
     if output is not None:
-        typer.echo(
-            f"wanwu: {answer.index:,} pictures of this run are answered in {output}; "
+        tell(
+            f"{answer.index:,} pictures of this run are answered in {output}; "
             "the same command with --resume goes on",
             err=True,
         )

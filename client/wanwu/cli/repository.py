@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wanwu.cli.language import padded, tell, translate
 from wanwu.cli.options import Keep, ModelRepository, Url
 from wanwu.cli.packages import need_export
 
@@ -51,7 +52,7 @@ def list_versions(
         typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
         return
     _print_versions(versions)
-    typer.echo(f"wanwu: {_size(on_disk)} on disk, where versions share what they have in common")
+    tell(f"{_size(on_disk)} on disk, where versions share what they have in common")
 
 
 @app.command()
@@ -70,14 +71,14 @@ def verify(
 
     problems = versions.verify(model_repository, all_versions=all_versions)
     for problem in problems:
-        typer.secho(f"wanwu: {problem}", err=True, fg="red")
+        tell(problem, err=True, fg="red")
     if problems:
         raise typer.Exit(1)
     manifest = _manifest(model_repository)
     numbers = _kept(manifest) if all_versions else [manifest.newest]
     files = {name for number in numbers for name in manifest.releases[str(number)].files}
     what = f"version {numbers[0]}" if len(numbers) == 1 else f"versions {_joined(numbers)}"
-    typer.echo(f"wanwu: {len(files)} files of {what} are as published")
+    tell(f"{len(files)} files of {what} are as published")
 
 
 @app.command()
@@ -105,13 +106,16 @@ def rollback(
             model_repository, to, keep=keep, step=progress.step, progress=progress.count
         )
     if done.unchanged:
-        same = (
-            "is" if done.version == done.to else f"has the same files as version {done.to}, and is"
-        )
-        typer.echo(f"wanwu: version {done.version} {same} what is served now; nothing was changed")
+        if done.version == done.to:
+            tell(f"version {done.version} is what is served now; nothing was changed")
+        else:
+            tell(
+                f"version {done.version} has the same files as version {done.to}, and is what is "
+                "served now; nothing was changed"
+            )
         return
-    typer.echo(f"wanwu: version {done.version} in {model_repository} is what {done.to} was")
-    typer.echo("wanwu: `wanwu repository load` puts it into a running server")
+    tell(f"version {done.version} in {model_repository} is what {done.to} was")
+    tell("`wanwu repository load` puts it into a running server")
 
 
 @app.command()
@@ -124,10 +128,10 @@ def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) 
     removed = versions.prune(model_repository, keep)
     freed = before - _disk_bytes(model_repository)
     for folder in removed:
-        typer.echo(f"wanwu: removed {folder}")
+        tell(f"removed {folder}")
     kept = _joined(_kept(_manifest(model_repository)))
     what = f"{_size(freed)} freed" if removed else "nothing to remove"
-    typer.echo(f"wanwu: {what}; kept: {kept}")
+    tell(f"{what}; kept: {kept}")
 
 
 @app.command()
@@ -153,10 +157,10 @@ def load(
     address = Settings.from_env(url=url, timeout_s=timeout_s).address.url
     changes = load_published(address, admin_key, model_repository, timeout_s)
     for change in changes:
-        typer.echo(f"wanwu: {change}")
+        tell(change)
     if not changes:
         newest = _manifest(model_repository).newest
-        typer.echo(f"wanwu: {address} serves version {newest} already; nothing was changed")
+        tell(f"{address} serves version {newest} already; nothing was changed")
 
 
 def _manifest(repository: Path) -> Manifest:
@@ -190,13 +194,19 @@ def _as_dict(number: int, release: Release, *, served: bool) -> dict[str, Any]:
 
 def _print_versions(versions: list[dict[str, Any]]) -> None:
     """Print three lines a version: 80 columns do not hold a model's name and its banks in one."""
-    width = max(len("what"), *(len(version["what"]) for version in versions))
-    typer.echo(f"   {'version':<9}{'published (UTC)':<21}{'what':<{width}}  size")
-    for version in versions:
+    from rich.cells import cell_len
+
+    heads = [translate(head) for head in ("version", "published (UTC)", "what", "size")]
+    whats = [translate(version["what"]) for version in versions]
+    width = max(map(cell_len, (heads[2], *whats)))
+    number, published, what, size = heads
+    head = f"{padded(number, 9)}{padded(published, 21)}{padded(what, width)}"
+    typer.echo(f"   {head}  {size}")
+    for version, what in zip(versions, whats, strict=True):
         mark = "*" if version["served"] else " "
         published = version["published"].replace("T", " ").removesuffix("Z")
         typer.echo(
-            f"{mark}  {version['version']:<9}{published:<21}{version['what']:<{width}}  "
+            f"{mark}  {version['version']:<9}{published:<21}{padded(what, width)}  "
             f"{_size(version['bytes'])}"
         )
         typer.echo(f"{INDENT}{version['model']}, {_precision(version['precision'])}")
@@ -212,7 +222,7 @@ def _banks(counts: dict[str, int]) -> str:
     named = _pairs(counts, " ")
     if len(INDENT) + len(named) <= shutil.get_terminal_size().columns:
         return named
-    return f"{len(counts)} banks, {sum(counts.values()):,} labels"
+    return translate(f"{len(counts)} banks, {sum(counts.values()):,} labels")
 
 
 def _pairs(values: dict[str, Any], between: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wanwu.cli.language import tell
 from wanwu.cli.options import ModelRepository
 
 Port = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
@@ -62,21 +63,21 @@ def serve(
     check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
         options = replace(options, admin_key=key)
-        typer.echo(f"wanwu: starting Triton over {model_repository} …")
+        tell(f"starting Triton over {model_repository} …")
         with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
             ready = True
             seconds = time.monotonic() - started
-            typer.echo(f"wanwu: ready in {seconds:.1f} s; gRPC at {server.url}")
+            tell(f"ready in {seconds:.1f} s; gRPC at {server.url}")
             for model, versions in sorted(server.versions.items()):
-                typer.echo(f"wanwu:   {model} version {', '.join(versions)}")
+                tell(f"  {model} version {', '.join(versions)}")
             if metrics_port:
-                typer.echo(f"wanwu: metrics at http://{host}:{metrics_port}/metrics")
+                tell(f"metrics at http://{host}:{metrics_port}/metrics")
             if kept_in is not None:
-                typer.echo(f"wanwu: admin key in {kept_in}")
-            typer.echo(f"wanwu: try `wanwu recognize PHOTO --url {server.url}`; Ctrl-C ends")
+                tell(f"admin key in {kept_in}")
+            tell(f"try `wanwu recognize PHOTO --url {server.url}`; Ctrl-C ends")
             code = server.wait()
-            typer.secho(f"wanwu: Triton ended by itself with exit code {code}", err=True, fg="red")
+            tell(f"Triton ended by itself with exit code {code}", err=True, fg="red")
             raise typer.Exit(5)
-    typer.echo("wanwu: ended" if ready else "wanwu: ended before it was ready")
+    tell("ended" if ready else "ended before it was ready")
     if not ready:
         raise typer.Exit(1)

@@ -1,0 +1,156 @@
+"""The language of the command line: English, or Chinese by the catalog zh.json.
+
+The library's messages are English. The catalog has their templates, with slots {0}, {1} in order,
+and the Chinese for each. There `{0}` stands for what came, to the letter, and `{0:t}` for what came
+when that is a message itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wanwu.errors import InputError
+
+CATALOG = Path(__file__).with_name("zh.json")
+#: Names of the texts of Typer's own around help and usage errors.
+TYPER_TEXTS = (
+    "ARGUMENTS_PANEL_TITLE",
+    "OPTIONS_PANEL_TITLE",
+    "COMMANDS_PANEL_TITLE",
+    "ERRORS_PANEL_TITLE",
+    "REQUIRED_LONG_STRING",
+    "DEFAULT_STRING",
+    "ENVVAR_STRING",
+    "ABORTED_TEXT",
+    "RICH_HELP",
+)
+
+_SLOT = re.compile(r"\{(\d+)(:t)?\}")
+
+
+def chinese() -> bool:
+    """Tell whether the command line speaks Chinese: by WANWU_LANG, else by the locale.
+
+    Raises:
+        InputError: WANWU_LANG is neither zh nor en.
+    """
+    wanted = os.environ.get("WANWU_LANG")
+    if wanted:
+        if wanted not in ("zh", "en"):
+            raise InputError(f"WANWU_LANG is {wanted!r}; expected zh or en")
+        return wanted == "zh"
+    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return locale.startswith("zh")
+
+
+def translate(text: str) -> str:
+    """Give a text in the language of the command line; what the catalog lacks stays English."""
+    return _in_chinese(text) if chinese() else text
+
+
+def say(text: str, *, err: bool = False, fg: str | None = None) -> None:
+    """Print a text in the language of the command line."""
+    _print(translate(text), err, fg)
+
+
+def tell(text: str, *, err: bool = False, fg: str | None = None) -> None:
+    """Print a text in the language of the command line, and whom it is from."""
+    _print(f"wanwu: {translate(text)}", err, fg)
+
+
+def _print(line: str, err: bool, fg: str | None) -> None:
+    typer.echo(typer.style(line, fg=fg) if fg else line, err=err)
+
+
+def padded(text: str, width: int) -> str:
+    """Fill a text up with spaces to the width of a column; a Chinese character takes two."""
+    from rich.cells import cell_len
+
+    return text + " " * (width - cell_len(text))
+
+
+def translate_help(command: Any) -> None:
+    """Put usage errors and the help of a command and of its sub-commands into Chinese.
+
+    The command is Click's, whose types are Typer's own or Click's by the release of Typer.
+    """
+    from typer import rich_utils
+
+    texts: Any = rich_utils
+    for name in TYPER_TEXTS:
+        setattr(texts, name, _in_chinese(getattr(texts, name)))
+    show = texts.rich_format_error
+
+    def show_in_chinese(error: Any) -> None:
+        message = _in_chinese(error.format_message())
+        error.format_message = lambda: message
+        show(error)
+
+    texts.rich_format_error = show_in_chinese
+    _translate_command(command)
+
+
+def _translate_command(command: Any) -> None:
+    command.help = _paragraphs(command.help)
+    command.epilog = _paragraphs(command.epilog)
+    for parameter in command.get_params(typer.Context(command)):
+        parameter.help = _paragraphs(getattr(parameter, "help", None))
+    for each in getattr(command, "commands", {}).values():
+        _translate_command(each)
+
+
+def paragraphs(text: str) -> list[str]:
+    """Give the paragraphs of a help text, each as one line: the catalog has them so."""
+    return [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+
+
+def _paragraphs(text: str | None) -> str | None:
+    return text and "\n\n".join(map(_in_chinese, paragraphs(text)))
+
+
+def _in_chinese(text: str) -> str:
+    if text in _catalog():
+        return _catalog()[text]
+    for template, literals in _by_literal_length():
+        # Few texts hold the literal parts of a template, so few are compiled.
+        if all(literal in text for literal in literals):
+            match = _pattern(literals).fullmatch(text)
+            if match:
+                return _filled(_catalog()[template], match.groups())
+    return text
+
+
+def _filled(template: str, values: tuple[str, ...]) -> str:
+    def value(slot: re.Match[str]) -> str:
+        came = values[int(slot[1])]
+        return _in_chinese(came) if slot[2] else came
+
+    return _SLOT.sub(value, template)
+
+
+@cache
+def _catalog() -> dict[str, str]:
+    catalog: dict[str, str] = json.loads(CATALOG.read_text(encoding="utf-8"))
+    return catalog
+
+
+@cache
+def _by_literal_length() -> list[tuple[str, tuple[str, ...]]]:
+    """Give the templates with slots and their literal parts, the most specific first."""
+    split = [(template, tuple(_SLOT.split(template)[::3])) for template in _catalog()]
+    return sorted(
+        ((template, literals) for template, literals in split if len(literals) > 1),
+        key=lambda each: -sum(map(len, each[1])),
+    )
+
+
+@cache
+def _pattern(literals: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("(.*?)".join(map(re.escape, literals)), re.DOTALL)
