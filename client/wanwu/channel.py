@@ -65,6 +65,10 @@ class UnavailableError(ServerError):
     """No server answered, or the connection broke: another attempt may succeed."""
 
 
+class LoadingError(ModelMissingError, UnavailableError):
+    """The server knows the model and has no version ready: it may be starting, or stopping."""
+
+
 @dataclass(frozen=True)
 class Tls:
     """Encrypt the connection, and tell who is at both ends.
@@ -204,6 +208,11 @@ def translate(
     """Give the error that says what came of a call, and what to do."""
     url = address.url
     status, message = error.status() or "", error.message() or str(error)
+    if "has no available versions" in message:
+        return LoadingError(
+            f"the server at {url} has no version of model {model!r} ready ({message}); wait until "
+            "it is loaded, or look at the server's log for why it is not"
+        )
     if "unknown model" in message or "is not ready" in message:
         return ModelMissingError(
             f"the server at {url} does not serve model {model!r} ({message}); "

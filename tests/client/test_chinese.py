@@ -31,6 +31,7 @@ NO_MESSAGES = {
     # Triton's and gRPC's, which are looked for
     "This protocol is restricted",
     "unknown model",
+    "has no available versions",
     "is not ready",
     "exceeds maximum queue size",
     "Request timeout expired",

@@ -5,10 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+
+from support.tiny import tiny_tower
 from wanwu import Recognizer
-from wanwu.embedded.server import EmbeddedServer
+from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.samples import cat_photo
+from wanwu_export.banks import built_in_plans
+from wanwu_export.publish import publish
 
 PICTURES = 20_000
 SCRIPT = """
@@ -32,9 +39,19 @@ print(answer.index + 1, *readings)
 """
 
 
-def test_memory_is_flat_over_a_stream(server: EmbeddedServer) -> None:
-    command = [sys.executable, "-c", SCRIPT, server.url, str(PICTURES)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A Triton whose towers are so small that a stream of pictures takes a minute."""
+    folder = tmp_path / "model_repository"
+    publish(tiny_tower(), built_in_plans(), folder, step=lambda text: None)
+    with EmbeddedServer(ServerOptions(folder, grpc_port=free_port(), metrics_port=None)) as server:
+        yield server
+
+
+@pytest.mark.timeout(600)
+def test_memory_is_flat_over_a_stream(quick: EmbeddedServer) -> None:
+    command = [sys.executable, "-c", SCRIPT, quick.url, str(PICTURES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     count, *readings = map(int, done.stdout.split())
     assert count == PICTURES

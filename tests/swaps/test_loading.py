@@ -173,7 +173,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_serving(
     assert f"changed before it: label_bank_many {version} is new" in str(told.value)
     with Recognizer(server.url) as client:
         assert client.labels("pets") == ("猫", "狗")
-        assert client.recognize(PICTURE, bank="pets").bank == "pets"
+        assert client.recognize(PICTURE, bank="pets").banks == ("pets",)
     fixed = rollback(exported, version, keep=9).version
     assert load(server, exported) == [f"label_bank_pets {before} → {fixed}"]
 

@@ -66,7 +66,7 @@ class ServerOptions:
 
 
 class EmbeddedServer:
-    """A running Triton, ended when the `with` block ends.
+    """A running Triton, ended when the `with` block ends, or the thread that began it.
 
     Raises:
         SetupError: the platform, a package, a port or the model repository is not fit;
