@@ -19,7 +19,7 @@ from wanwu.bulk import (
     Images,
     answered,
     async_chunks,
-    check_in_flight,
+    check_many,
     failed,
     in_tasks,
 )
@@ -111,7 +111,7 @@ class AsyncRecognizer:
         answered.
         """
         asked = question(labels, bank, top_k, threshold, score)
-        check_in_flight(in_flight)
+        check_many(images, in_flight)
 
         async def work(chunk: Chunk) -> list[Answer]:
             try:
@@ -130,7 +130,7 @@ class AsyncRecognizer:
         self, images: Images, *, in_flight: int = IN_FLIGHT, ordered: bool = True
     ) -> AsyncIterator[Embedded]:
         """Encode many pictures, as `recognize_many` recognises them."""
-        check_in_flight(in_flight)
+        check_many(images, in_flight)
 
         async def work(chunk: Chunk) -> list[Embedded]:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -18,6 +19,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
+
+from PIL.Image import Image
 
 from wanwu.answers import Recognition
 from wanwu.errors import InputError, WanwuError
@@ -80,12 +83,19 @@ class Chunk:
 Images: TypeAlias = "Iterable[ImageSource] | AsyncIterable[ImageSource]"
 
 
-def check_in_flight(in_flight: int) -> None:
-    """Check how many pictures may be under way.
+def check_many(images: Images, in_flight: int) -> None:
+    """Check that there are many pictures, and how many may be under way.
 
     Raises:
-        InputError: it is no whole number of at least 1.
+        InputError: they are one picture, or nothing to go through; or `in_flight` is no whole
+            number of at least 1.
     """
+    one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image)
+    if one or not isinstance(images, Iterable | AsyncIterable):
+        raise InputError(
+            f"images came as one {type(images).__name__}; expected a list or another iterable of "
+            "pictures, such as sorted(Path('photos').glob('*.jpg'))"
+        )
     if not isinstance(in_flight, int) or in_flight < 1:
         raise InputError(f"in_flight is {in_flight!r}; expected a whole number of at least 1")
 

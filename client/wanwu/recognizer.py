@@ -17,7 +17,7 @@ from wanwu.bulk import (
     Chunk,
     Embedded,
     answered,
-    check_in_flight,
+    check_many,
     chunks,
     failed,
     in_threads,
@@ -160,7 +160,7 @@ class Recognizer:
             1 False
         """
         asked = question(labels, bank, top_k, threshold, score)
-        check_in_flight(in_flight)
+        check_many(images, in_flight)
 
         def work(chunk: Chunk) -> list[Answer]:
             try:
@@ -183,7 +183,7 @@ class Recognizer:
         self, images: Iterable[ImageSource], *, in_flight: int = IN_FLIGHT, ordered: bool = True
     ) -> Iterator[Embedded]:
         """Encode many pictures, as `recognize_many` recognises them."""
-        check_in_flight(in_flight)
+        check_many(images, in_flight)
 
         def work(chunk: Chunk) -> list[Embedded]:
             try:

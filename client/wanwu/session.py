@@ -342,11 +342,6 @@ class Session:
             vectors = iter(found)
         return [each if isinstance(each, ImageError) else next(vectors) for each in batch.prepared]
 
-    def _prepared(
-        self, batch: _Batch, contract: Contract
-    ) -> list[npt.NDArray[np.uint8] | ImageError]:
-        return [self._pixels(image, contract) for image in batch.images]
-
     def _pixels(self, image: ImageSource, contract: Contract) -> npt.NDArray[np.uint8] | ImageError:
         try:
             return to_pixels(image, contract.image, max_pixels=self._max_pixels, exact=self._exact)

@@ -5,15 +5,17 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from wanwu import InputError
 from wanwu.bulk import (
     Chunk,
     async_chunks,
-    check_in_flight,
+    check_many,
     chunk_size,
     chunks,
     in_tasks,
@@ -38,7 +40,15 @@ def test_chunks_hold_every_picture_once_in_order(in_flight: int, count: int) -> 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", None])
 def test_an_in_flight_that_is_no_positive_whole_number_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="in_flight is"):
-        check_in_flight(value)
+        check_many([], value)
+
+
+@pytest.mark.parametrize(
+    "images", ["photos", b"jpeg", Path("a.jpg"), Image.new("L", (1, 1)), 5, None]
+)
+def test_one_picture_in_place_of_many_is_refused(images: Any) -> None:
+    with pytest.raises(InputError, match=r"images came as one \w+; expected a list"):
+        check_many(images, 8)
 
 
 class Work:
