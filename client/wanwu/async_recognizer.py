@@ -25,7 +25,7 @@ from wanwu.bulk import (
 )
 from wanwu.cache import FileCache
 from wanwu.calls import Alone, Call, Compute, Infer, ListModels, Pause, Steps, Together
-from wanwu.channel import Tls
+from wanwu.channel import Tls, closed
 from wanwu.contract import Contract
 from wanwu.errors import WanwuError
 from wanwu.images import MAX_PIXELS, ImageSource
@@ -76,6 +76,8 @@ class AsyncRecognizer:
         )
         self._address, self._given = settings.address, transport
         self._made: AsyncTransport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._locks = Locks(asyncio.Lock)
         self._pool = ThreadPoolExecutor(thread_name_prefix="wanwu")
 
@@ -163,8 +165,10 @@ class AsyncRecognizer:
 
     async def close(self) -> None:
         """Let go of the connection."""
+        if self._made is not None and not self._closed:
+            await self._made.close()
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        await self._wire.close()
 
     async def __aenter__(self) -> AsyncRecognizer:
         """Give itself."""
@@ -181,9 +185,12 @@ class AsyncRecognizer:
 
     @property
     def _wire(self) -> AsyncTransport:
-        # gRPC binds a channel to the loop that runs when it is made.
-        if self._made is None:
-            self._made = self._given or AsyncGrpcTransport(self._address)
+        if self._closed:
+            raise closed(self._address)
+        # gRPC binds a channel to the loop that runs when it is made, so another loop has another.
+        loop = asyncio.get_running_loop()
+        if self._made is None or self._loop is not loop:
+            self._made, self._loop = self._given or AsyncGrpcTransport(self._address), loop
         return self._made
 
     async def _run(self, steps: Steps[T]) -> T:
@@ -209,6 +216,8 @@ class AsyncRecognizer:
                     call.model, call.inputs, call.outputs, timeout_s=call.timeout_s
                 )
             case Compute():
+                if self._closed:
+                    raise closed(self._address)
                 return await asyncio.get_running_loop().run_in_executor(self._pool, call.function)
             case Together():
                 return await asyncio.gather(*map(self._make, call.calls))

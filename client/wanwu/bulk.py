@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections import deque
 from collections.abc import (
@@ -107,13 +106,20 @@ def chunk_size(in_flight: int) -> int:
 
 def chunks(images: Iterable[ImageSource], in_flight: int) -> Iterator[Chunk]:
     """Put pictures together as they are asked for."""
-    source = iter(images)
-    size = chunk_size(in_flight)
-    for number in itertools.count():
-        some = tuple(itertools.islice(source, size))
-        if not some:
-            return
-        yield Chunk(number * size, some)
+    size, first = chunk_size(in_flight), 0
+    some: list[ImageSource] = []
+    try:
+        for image in images:
+            some.append(image)
+            if len(some) == size:
+                yield Chunk(first, tuple(some))
+                first, some = first + size, []
+    except Exception:
+        if some:
+            yield Chunk(first, tuple(some))  # what came before the failure is answered
+        raise
+    if some:
+        yield Chunk(first, tuple(some))
 
 
 async def async_chunks(images: Images, in_flight: int) -> AsyncIterator[Chunk]:
@@ -124,11 +130,16 @@ async def async_chunks(images: Images, in_flight: int) -> AsyncIterator[Chunk]:
         return
     size, first = chunk_size(in_flight), 0
     some: list[ImageSource] = []
-    async for image in images:
-        some.append(image)
-        if len(some) == size:
+    try:
+        async for image in images:
+            some.append(image)
+            if len(some) == size:
+                yield Chunk(first, tuple(some))
+                first, some = first + size, []
+    except Exception:
+        if some:
             yield Chunk(first, tuple(some))
-            first, some = first + size, []
+        raise
     if some:
         yield Chunk(first, tuple(some))
 
@@ -163,10 +174,13 @@ def in_threads(
     waiting: deque[Future[list[T]]] = deque()
     failure: Exception | None = None
     left = True
+    # A chunk is taken for each that is given, and a slow source holds up no answer that is there.
+    due = False
     pool = ThreadPoolExecutor(workers, thread_name_prefix="wanwu")
     try:
         while True:
-            while left and len(waiting) < most:
+            ready = any(each.done() for each in ([*waiting][:1] if ordered else waiting))
+            if left and len(waiting) < most and (due or not ready):
                 try:
                     waiting.append(pool.submit(work, next(source)))
                 except StopIteration:
@@ -174,9 +188,12 @@ def in_threads(
                 except Exception as error:
                     # The pictures that came before it are answered first.
                     failure, left = error, False
-            if not waiting:
+                due = False
+            elif waiting:
+                yield from (waiting.popleft() if ordered else _first_done(waiting)).result()
+                due = True
+            else:
                 break
-            yield from (waiting.popleft() if ordered else _first_done(waiting)).result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failure is not None:

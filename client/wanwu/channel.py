@@ -125,6 +125,11 @@ class Address:
 
     def __post_init__(self) -> None:
         check_url(self.url)
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise InputError(
+                "the API key holds characters that a header cannot carry; expected printable "
+                "ASCII (WANWU_API_KEY or api_key)"
+            )
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -211,7 +216,7 @@ def translate(
     if "has no available versions" in message:
         return LoadingError(
             f"the server at {url} has no version of model {model!r} ready ({message}); wait until "
-            "it is loaded, or look at the server's log for why it is not"
+            "it is loaded; `wanwu doctor` and the server's log tell why it is not"
         )
     if "unknown model" in message or "is not ready" in message:
         return ModelMissingError(

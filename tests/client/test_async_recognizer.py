@@ -199,3 +199,15 @@ def test_after_closing_the_way_on_is_told(server: EmbeddedServer) -> None:
             await recognizer.embed_texts(["猫"])
 
     asyncio.run(go())
+
+
+def test_another_event_loop_has_a_connection_of_its_own(server: EmbeddedServer) -> None:
+    recognizer = AsyncRecognizer(server.url)
+
+    async def go() -> str:
+        return (await recognizer.recognize(cat_photo(), labels=PETS)).top.label
+
+    assert [asyncio.run(go()), asyncio.run(go())] == ["猫", "猫"]
+    asyncio.run(recognizer.close())
+    with pytest.raises(ServerError, match="closed; make a new"):
+        asyncio.run(go())

@@ -135,15 +135,17 @@ def test_an_endless_source_is_read_only_as_results_are_taken(kind: str, ordered:
 
 
 @both
-def test_a_source_that_fails_is_told_after_what_came_before_it(kind: str) -> None:
+@pytest.mark.parametrize("in_flight", [1, 4, 32])
+@pytest.mark.parametrize("count", [0, 1, 10, 17])
+def test_a_source_that_fails_is_told_after_what_came_before_it(kind, in_flight, count) -> None:
     def source() -> Iterator[Any]:
-        yield from numbered(10)
+        yield from numbered(count)
         raise RuntimeError("the disk is gone")
 
     found: list[int] = []
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        found.extend(run(kind, source(), Work(), 4))
-    assert found == list(range(10))
+        found.extend(run(kind, source(), Work(), in_flight))
+    assert found == list(range(count))
 
 
 @both
@@ -203,3 +205,15 @@ def test_a_cancelled_task_cancels_what_is_under_way() -> None:
     started = time.monotonic()
     asyncio.run(go())
     assert time.monotonic() - started < 3
+
+
+def test_a_slow_source_holds_back_no_more_than_the_chunk_being_read() -> None:
+    def camera() -> Iterator[Any]:
+        for picture in numbered(10):
+            time.sleep(0.1)
+            yield picture
+
+    started = time.monotonic()
+    results = in_threads(chunks(camera(), 4), Work(0.001), 4, ordered=True)
+    next(results)
+    assert time.monotonic() - started < 0.5

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import wanwu
@@ -276,3 +277,52 @@ def test_a_reader_that_stops_early_is_no_crash(photos: Path, server: EmbeddedSer
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(30) == 1
+
+
+def test_answers_go_into_a_file_and_a_second_run_goes_on(
+    run: Run, photos: Path, server: EmbeddedServer
+) -> None:
+    command = ("recognize", ".", "--bank", "seed18", "--url", server.url, "--output", "a.jsonl")
+    done = run(*command)
+    assert done.returncode == 1  # one of the three is no picture
+    lines = [json.loads(line) for line in (photos / "a.jsonl").read_text("utf-8").splitlines()]
+    assert [line["picture"] for line in lines] == ["./坏.jpg", "./猫 一.jpg", "./猫二.jpg"]
+    assert "error" in lines[0]
+    (photos / "猫三.jpg").write_bytes(cat_photo())
+    done = run(*command, "--resume")
+    assert done.returncode == 0
+    assert "3 of 4 pictures are done already" in done.stderr
+    assert len((photos / "a.jsonl").read_text("utf-8").splitlines()) == 4
+    other = run("recognize", ".", "--url", server.url, "--output", "a.jsonl", "--resume")
+    assert other.returncode == 2
+    assert "this run asks" in other.stderr
+
+
+@pytest.mark.parametrize("name", ["v.npz", "v.parquet"])
+def test_embeddings_of_pictures_and_texts_are_written(
+    run: Run, photos: Path, server: EmbeddedServer, recognizer: Recognizer, name: str
+) -> None:
+    done = run("embed", ".", "--output", name, "--url", server.url)
+    assert done.returncode == 1
+    assert "坏.jpg" in done.stderr
+    names, rows, fingerprint = read_vectors(photos / name)
+    assert names == ["./猫 一.jpg", "./猫二.jpg"]
+    assert fingerprint == str(recognizer.contract().fingerprint)
+    np.testing.assert_allclose(rows[0], recognizer.embed_image(cat_photo()), atol=1e-4)
+    again = run("embed", "--labels", "猫,狗", "--output", name, "--url", server.url)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    (photos / name).unlink()
+    assert run("embed", "--labels", "猫,狗", "--output", name, "--url", server.url).returncode == 0
+    names, rows, _ = read_vectors(photos / name)
+    assert names == ["猫", "狗"]
+    np.testing.assert_allclose(rows, recognizer.embed_texts(["猫", "狗"]), atol=1e-4)
+
+
+def read_vectors(path: Path) -> tuple[list[str], np.ndarray, str]:
+    if path.suffix == ".npz":
+        with np.load(path) as stored:
+            return stored["name"].tolist(), stored["embedding"], str(stored["fingerprint"])
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    rows = np.array(table["embedding"].to_pylist(), np.float32)
+    return table["name"].to_pylist(), rows, table.schema.metadata[b"fingerprint"].decode()

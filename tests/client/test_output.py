@@ -35,10 +35,10 @@ def write(path: Path, *answers: Answer, resume: bool = False) -> None:
 
 
 def pictures_in(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
         return [json.loads(line)["picture"] for line in text.splitlines()]
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with path.open(encoding="utf-8", newline="") as stream:
         return list(dict.fromkeys(row["picture"] for row in csv.DictReader(stream)))
 
 
@@ -46,7 +46,7 @@ def pictures_in(path: Path) -> list[str]:
 def test_what_is_written_is_known_as_answered(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write(path, *ANSWERS)
-    done = answered_before(path)
+    done = answered_before(path, ["default"])
     if path.suffix == ".csv":  # its last picture may lack rows, so it is done again
         assert done == set(PICTURES[:-1])
         write(path, ANSWERS[-1], resume=True)
@@ -67,7 +67,7 @@ def test_wherever_it_was_cut_each_picture_is_there_once_after_resuming(tmp_path,
         path.write_bytes(data[:size])
         if name == "a.csv" and b"\n" not in data[:size]:
             path.unlink()  # half a header
-        done = answered_before(path)
+        done = answered_before(path, ["default"])
         write(path, *(each for each in ANSWERS if str(each.source) not in done), resume=True)
         assert sorted(pictures_in(path)) == sorted(PICTURES), size
         path.unlink()
@@ -141,10 +141,28 @@ def test_a_file_that_cannot_be_written_so_is_refused(tmp_path, name, resume, rea
 def test_a_file_of_something_else_is_not_resumed(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="is no file of answers"):
-        answered_before(tmp_path / name)
+        answered_before(tmp_path / name, ["default"])
     assert (tmp_path / name).read_text(encoding="utf-8") == text
 
 
 def test_a_folder_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"none/a\.jsonl cannot be written"):
         write(tmp_path / "none" / "a.jsonl", ANSWERS[0])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_name_that_is_not_utf_8_is_spelled_out(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, answer("bad\udcff.jpg", "猫"))
+    if name == "a.parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / name)
+        assert table.to_pylist()[0]["picture"] == r"bad\udcff.jpg"
+    else:
+        assert pictures_in(tmp_path / name) == [r"bad\udcff.jpg"]
+
+
+def test_a_run_with_other_banks_is_not_gone_on_with(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *ANSWERS)
+    with pytest.raises(
+        InputError, match=r"by the banks \['default'\] and this run asks \['pets'\]"
+    ):
+        answered_before(tmp_path / "a.jsonl", ["pets"])

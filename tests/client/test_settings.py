@@ -78,3 +78,9 @@ def test_another_value_of_tls_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WANWU_TLS", "yes")
     with pytest.raises(InputError, match="WANWU_TLS is 'yes'; expected 1"):
         Settings.from_env()
+
+
+@pytest.mark.parametrize("key", ["密钥", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(InputError, match="the API key holds characters"):
+        Settings.from_env(api_key=key)

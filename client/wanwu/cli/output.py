@@ -20,6 +20,7 @@ from rich.text import Text
 from wanwu.answers import UNCERTAIN, Recognition
 from wanwu.bulk import Answer
 from wanwu.cli.language import translate
+from wanwu.cli.pictures import spelled
 from wanwu.cli.vectors import INSTALL_PARQUET
 from wanwu.errors import InputError, SetupError
 
@@ -56,7 +57,7 @@ def writer(path: Path, *, resume: bool) -> Iterator[Emit]:
                 yield emit
             return
         fresh = not path.exists() or path.stat().st_size == 0
-        with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with path.open("a", encoding="utf-8", newline="") as stream:
             if kind == "csv":
                 with _csv(stream, header=fresh) as emit:
                     yield emit
@@ -70,18 +71,19 @@ def writer(path: Path, *, resume: bool) -> Iterator[Emit]:
         ) from error
 
 
-def answered_before(path: Path) -> set[str]:
+def answered_before(path: Path, banks: list[str]) -> set[str]:
     """Give the pictures whose answers a file holds; half an answer at its end is removed.
 
     Raises:
-        InputError: the file is not one that `writer` wrote, or cannot be resumed.
+        InputError: the file is not one that `writer` wrote, is of a run with other banks than
+            these, or cannot be resumed.
     """
     kind = _kind(path, resume=True)
     if not path.exists():
         return set()
     try:
-        return _answered_json(path) if kind == "jsonl" else _answered_csv(path)
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        return _answered_json(path, banks) if kind == "jsonl" else _answered_csv(path)
+    except (ValueError, TypeError, AttributeError, KeyError, csv.Error) as error:
         raise InputError(
             f"{path} is no file of answers ({error}); name the file of the run to go on with"
         ) from error
@@ -99,7 +101,7 @@ def _kind(path: Path, *, resume: bool) -> str:
     return kind
 
 
-def _answered_json(path: Path) -> set[str]:
+def _answered_json(path: Path, banks: list[str]) -> set[str]:
     done = set()
     with path.open("rb+") as stream:
         whole = 0
@@ -108,21 +110,28 @@ def _answered_json(path: Path) -> set[str]:
                 stream.truncate(whole)
                 break
             whole += len(line)
-            done.add(str(json.loads(line.decode(errors="surrogateescape"))["picture"]))
+            answer = json.loads(line)
+            before = answer.get("banks", banks)
+            if before != banks:
+                raise InputError(
+                    f"{path} holds answers by the banks {before} and this run asks {banks} (none: "
+                    "labels of your own); give the same ones, or name another file"
+                )
+            done.add(str(answer["picture"]))
     return done
 
 
 def _answered_csv(path: Path) -> set[str]:
     """Read a table of answers. The last one may lack rows, so it is taken out."""
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    whole = text[: text.rfind("\n") + 1]
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1].decode()
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     if rows and tuple(rows[0]) != COLUMNS:
         raise ValueError(f"its columns are {', '.join(rows[0])}")
     last = rows[-1][0] if len(rows) > 1 else None
     kept = [row for row in rows if row[0] != last]
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, delete=False, encoding="utf-8", errors="surrogateescape", newline=""
+        "w", dir=path.parent, delete=False, encoding="utf-8", newline=""
     ) as half:
         csv.writer(half, lineterminator="\n").writerows(kept)
     Path(half.name).chmod(path.stat().st_mode)
@@ -228,9 +237,9 @@ def show(console: Console, picture: str, recognition: Recognition) -> None:
 
 def as_rows(answer: Answer) -> list[list[str]]:
     """Give one answer as the rows of a table; an uncertain one without a label has a row too."""
-    picture, recognition = str(answer.source), answer.recognition
+    picture, recognition = spelled(str(answer.source)), answer.recognition
     if recognition is None:
-        return [[picture, "", "", "", "", str(answer.error)]]
+        return [[picture, "", "", "", "", spelled(str(answer.error))]]
     if not recognition.predictions:
         return [[picture, "1", UNCERTAIN, f"{0:.6f}", "", ""]]
     return [
@@ -241,9 +250,9 @@ def as_rows(answer: Answer) -> list[list[str]]:
 
 def as_dict(answer: Answer) -> dict[str, Any]:
     """Give one answer as plain values. The fingerprint is text: JSON numbers lose digits."""
-    picture, recognition = str(answer.source), answer.recognition
+    picture, recognition = spelled(str(answer.source)), answer.recognition
     if recognition is None:
-        return {"picture": picture, "error": str(answer.error)}
+        return {"picture": picture, "error": spelled(str(answer.error))}
     return {
         "picture": picture,
         "predictions": [

@@ -53,6 +53,11 @@ class Shard:
         return int.from_bytes(digest, "big") % self.count == self.index
 
 
+def spelled(text: str) -> str:
+    r"""Give a text as it is written into files: what is not UTF-8 in a name as \udcXX."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Pictures:
     """Find the pictures that arguments name.
 
@@ -60,7 +65,7 @@ def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Picture
         named: files, folders (all pictures below them), globs, or `-` for a list on standard
             input, a path a line.
         shard: the part of them to give.
-        done: those to leave out.
+        done: those to leave out, as `spelled`.
 
     Raises:
         InputError: a folder or a glob holds no picture.
@@ -68,7 +73,8 @@ def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Picture
     if "-" in named:
         if len(named) > 1:
             raise InputError(f"- was given with {len(named) - 1} other paths; give it alone")
-        return Pictures((path for path in _listed() if path in shard and path not in done), None)
+        listed = (path for path in _listed() if path in shard and spelled(path) not in done)
+        return Pictures(listed, None)
     paths: dict[str, None] = {}
     others = 0
     for name in named:
@@ -76,7 +82,7 @@ def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Picture
         others += left
         paths.update(dict.fromkeys(found))
     mine = [path for path in paths if path in shard]
-    wanted = [path for path in mine if path not in done]
+    wanted = [path for path in mine if spelled(path) not in done]
     notes = []
     if others:
         notes.append(f"{others:,} files that are no pictures by their names were left out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,9 +21,6 @@ from wanwu.cli.options import (
     Url,
     chosen_labels,
 )
-
-if TYPE_CHECKING:
-    from wanwu.bulk import Answer
 
 
 class Format(str, Enum):
@@ -76,7 +73,8 @@ def recognize(
     is 1. When the server is lost for longer than --timeout-s, the run ends with exit code 3;
     with --output, the same command with --resume goes on and answers each picture once.
     """
-    from wanwu import ImageError, InputError, Recognizer
+    from wanwu import ImageError, InputError, Recognizer, WanwuError
+    from wanwu.bank import DEFAULT_BANK
     from wanwu.cli.output import answered_before, printer, writer
     from wanwu.cli.pictures import Shard, find_pictures
     from wanwu.cli.progress import pictures_done
@@ -85,7 +83,8 @@ def recognize(
     if resume and output is None:
         raise InputError("--resume was given without --output; name the file to go on with")
     part = Shard.parse(shard)
-    done = answered_before(output) if resume and output else set()
+    asked = [] if own is not None else list(bank or [DEFAULT_BANK])
+    done = answered_before(output, asked) if resume and output else set()
     found = find_pictures(pictures, part, done)
     for note in found.notes:
         tell(note, err=True)
@@ -104,23 +103,24 @@ def recognize(
             score=score.value if score else None,
             in_flight=in_flight,
         )
-        for answer in answers:
-            if answer.error is not None and not isinstance(answer.error, ImageError):
-                _tell_how_to_go_on(answer, output)
-                raise answer.error
-            if answer.error is not None:
-                failed += 1
-                tell(str(answer.error), err=True, fg="red")
-            emit(answer)
-            advance()
+        written = 0
+        try:
+            for answer in answers:
+                if answer.error is not None and not isinstance(answer.error, ImageError):
+                    raise answer.error
+                if answer.error is not None:
+                    failed += 1
+                    tell(str(answer.error), err=True, fg="red")
+                emit(answer)
+                written += 1
+                advance()
+        except (WanwuError, KeyboardInterrupt):
+            if output is not None and output.suffix.lower() != ".parquet":
+                tell(
+                    f"{written:,} pictures of this run are answered in {output}; "
+                    "the same command with --resume goes on",
+                    err=True,
+                )
+            raise
     if failed:
         raise typer.Exit(1)
-
-
-def _tell_how_to_go_on(answer: Answer, output: Path | None) -> None:
-    if output is not None:
-        tell(
-            f"{answer.index:,} pictures of this run are answered in {output}; "
-            "the same command with --resume goes on",
-            err=True,
-        )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wanwu.cli.pictures import spelled
 from wanwu.contract import Contract
 from wanwu.errors import InputError, SetupError
 from wanwu.rank import Floats
@@ -28,12 +29,14 @@ def vector_file(path: Path, contract: Contract) -> Iterator[Add]:
     An .npz is held in memory until then, a Parquet file is written as it grows.
 
     Raises:
-        InputError: the name ends in something else.
+        InputError: the name ends in something else, or the file is there.
         SetupError: pyarrow is missing, or the file cannot be written.
     """
     writers = {".npz": _npz, ".parquet": _parquet}
     if path.suffix.lower() not in writers:
         raise InputError(f"{path} ends in {path.suffix!r}; expected .npz or .parquet")
+    if path.exists():
+        raise InputError(f"{path} is there already; remove it, or name another file")
     half = path.with_name(f".{path.name}.{os.getpid()}")
     about = {"model": contract.model.name, "fingerprint": str(contract.fingerprint)}
     try:
@@ -55,7 +58,7 @@ def _npz(path: Path, dim: int, about: dict[str, str]) -> Iterator[Add]:
     vectors: list[Floats] = []
 
     def add(name: str, vector: Floats) -> None:
-        names.append(name)
+        names.append(spelled(name))
         vectors.append(vector)
 
     yield add
@@ -88,7 +91,7 @@ def _parquet(path: Path, dim: int, about: dict[str, str]) -> Iterator[Add]:
             vectors.clear()
 
         def add(name: str, vector: Floats) -> None:
-            names.append(name)
+            names.append(spelled(name))
             vectors.append(vector)
             if len(names) == ROW_GROUP:
                 flush()
