@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import run_wanwu
+from measured import machine, run_wanwu
 
 BATCHES = (1, 8, 16)
 ROUNDS, REPEATS, SERVED = 3, 5, 20
@@ -65,7 +63,7 @@ def _run(folder: Path, checkpoint: Path) -> None:
     labels = folder / "labels.txt"
     labels.write_text("\n".join(LABELS), encoding="utf-8")
     weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-    print(f"{checkpoint.name}: {weights / 1e6:.0f} MB of FP32 weights, {_machine()}\n")
+    print(f"{checkpoint.name}: {weights / 1e6:.0f} MB of FP32 weights, {machine()}\n")
     print("| export | seconds | peak memory | of the FP32 size | image cosine | text cosine |")
     print("| --- | --- | --- | --- | --- | --- |")
     for precision in PRECISIONS:
@@ -220,18 +218,6 @@ def _inputs(side: str, batch: int) -> np.ndarray:
 
 def _median(rows: list[dict[str, Any]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
-
-
-def _machine() -> str:
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return f"{len(os.sched_getaffinity(0))} cores of {cpu}"
 
 
 if __name__ == "__main__":
