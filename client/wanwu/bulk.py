@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: Pictures under way by default: enough that Triton's instances are never without a batch.
 IN_FLIGHT = 32
 #: Pictures that travel in one request; more gain nothing, and one slow picture holds up fewer.
-CHUNK = 8
+CHUNK = 4
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,12 @@ def scores(
         # Plain exp(-logits) would overflow at SigLIP's scale.
         sigmoid: Floats = np.exp(-np.logaddexp(0.0, -logits)).astype(np.float32)
         return sigmoid
-    logits = score.logit_scale / calibration.temperature * cosines
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    softmax: Floats = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return softmax
+    # In place: with 50,000 labels each new array costs as much as what is computed into it.
+    values = np.multiply(cosines, score.logit_scale / calibration.temperature, dtype=np.float32)
+    values -= values.max(axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
 
 
 def top(values: Floats, k: int) -> Places:
@@ -87,6 +89,7 @@ def kth_largest(values: Floats, k: int) -> float:
     blocks = values.size // BLOCK
     if k > blocks:
         return float(np.partition(values, values.size - k)[values.size - k])
-    # Of the blocks' maxima k reach the k-th largest, and to partition these takes a tenth.
-    maxima = values[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
+    # Of the blocks' maxima k reach the k-th largest, and to partition these takes a tenth. A block
+    # takes every so many-th value, so that numpy compares whole rows at once.
+    maxima = values[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0)
     return float(np.partition(maxima, blocks - k)[blocks - k])

@@ -7,8 +7,8 @@ bytes, and only labels that can be among the best are computed in FP32.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,8 @@ class _Quantised:
 
     def __init__(self, embeddings: Floats, cdist: Callable[..., Any]) -> None:
         self._cdist = cdist
+        # Kept, since to start a thread takes a fifth of the time that it saves.
+        self._helpers = ThreadPoolExecutor(thread_name_prefix="wanwu-bank")
         self._mean: Floats = embeddings.mean(axis=0)
         rows = embeddings - self._mean
         self._rows, self._scales = _quantise(rows)
@@ -97,10 +99,9 @@ class _Quantised:
 
         # One core cannot read as fast as the memory can give, so another reads half.
         half = len(self._rows) // 2
-        other = threading.Thread(target=multiply, args=(slice(half),))
-        other.start()
+        other = self._helpers.submit(multiply, slice(half))
         multiply(slice(half, None))
-        other.join()
+        other.result()
         products *= self._scales
         products *= scale[0]
         products += self._mean @ vector

@@ -293,6 +293,7 @@ def test_answers_go_into_a_file_and_a_second_run_goes_on(
     assert done.returncode == 0
     assert "3 of 4 pictures are done already" in done.stderr
     assert len((photos / "a.jsonl").read_text("utf-8").splitlines()) == 4
+    assert run(*command, "--bank", "seed18", "--resume").returncode == 0  # twice is once
     other = run("recognize", ".", "--url", server.url, "--output", "a.jsonl", "--resume")
     assert other.returncode == 2
     assert "this run asks" in other.stderr

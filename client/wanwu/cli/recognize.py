@@ -83,7 +83,7 @@ def recognize(
     if resume and output is None:
         raise InputError("--resume was given without --output; name the file to go on with")
     part = Shard.parse(shard)
-    asked = [] if own is not None else list(bank or [DEFAULT_BANK])
+    asked = [] if own is not None else list(dict.fromkeys(bank or [DEFAULT_BANK]))
     done = answered_before(output, asked) if resume and output else set()
     found = find_pictures(pictures, part, done)
     for note in found.notes:
