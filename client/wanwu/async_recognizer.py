@@ -40,7 +40,8 @@ T = TypeVar("T")
 class AsyncRecognizer:
     """Recognises pictures from inside an event loop; arguments and answers as `Recognizer`.
 
-    Pictures are decoded in threads of its own, so the loop is never held up.
+    Pictures are decoded in threads of its own, so the loop is never held up; `decoders` is how many
+    at a time, by default as many as the machine has cores and four more.
 
     Example:
         >>> async def name(picture):
@@ -62,6 +63,7 @@ class AsyncRecognizer:
         refresh_s: float = 60.0,
         cache: Path | str | bool = True,
         transport: AsyncTransport | None = None,
+        decoders: int | None = None,
     ) -> None:
         settings = Settings.from_env(
             url=url, timeout_s=timeout_s, api_key=api_key, tls=tls, cache=cache
@@ -79,7 +81,7 @@ class AsyncRecognizer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._locks = Locks(asyncio.Lock)
-        self._pool = ThreadPoolExecutor(thread_name_prefix="wanwu")
+        self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="wanwu")
 
     async def recognize(
         self,

@@ -57,8 +57,16 @@ class ShapeError(ModelError):
     """The server refused a tensor's shape: the contract in hand may be an older version's."""
 
 
+class DeadlineError(ServerError):
+    """No answer came within the deadline."""
+
+
 class ModelMissingError(ServerError):
     """The server runs, but does not serve the model asked for."""
+
+    def __init__(self, message: str, model: str | None) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class UnavailableError(ServerError):
@@ -216,12 +224,14 @@ def translate(
     if "has no available versions" in message:
         return LoadingError(
             f"the server at {url} has no version of model {model!r} ready ({message}); wait until "
-            "it is loaded; `wanwu doctor` and the server's log tell why it is not"
+            "it is loaded; `wanwu doctor` and the server's log tell why it is not",
+            model,
         )
     if "unknown model" in message or "is not ready" in message:
         return ModelMissingError(
             f"the server at {url} does not serve model {model!r} ({message}); "
-            "`wanwu doctor` tells what is wrong"
+            "`wanwu doctor` tells what is wrong",
+            model,
         )
     if "This protocol is restricted" in message:
         came = "a key that is not the server's" if address.api_key else "no key"
@@ -232,7 +242,7 @@ def translate(
     if status.endswith("CANCELLED"):
         return closed(address)
     if status.endswith("DEADLINE_EXCEEDED"):
-        return ServerError(
+        return DeadlineError(
             f"{url} gave no answer within {timeout_s:.1f} s; "
             "raise the timeout (WANWU_TIMEOUT_S) or look at the server's load"
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -35,6 +37,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 #: Pillow averages whole pixels until the picture is this many times what is asked for.
 _REDUCING_GAP = 3.0
+
+
+class UnknownFormatError(ImageError):
+    """The bytes are no picture of a known format."""
+
+
+class TooLargeError(ImageError):
+    """The picture has too many pixels; `width` and `height` tell how many, where its header did."""
+
+    def __init__(self, message: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(message)
+        self.width, self.height = width, height
+
 
 #: What these take depends on each pixel's exact place, so every pixel is decoded for them.
 _SHARP = ("nearest", "box")
@@ -81,6 +96,16 @@ def to_pixels(
     return _fit(picture, filled, geometry, reducing_gap=_REDUCING_GAP)
 
 
+def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
+    """Read the format, width and height of an encoded picture, and decode nothing of it.
+
+    Raises:
+        ImageError: it is no picture, or too large; a damaged one may only show when decoded.
+    """
+    with _opened(data, f"the picture of {len(data)} bytes", max_pixels) as image:
+        return str(image.format), *image.size
+
+
 def open_rgb(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture to RGB, upright (EXIF orientation applied); of an animation, frame one.
 
@@ -108,25 +133,32 @@ def _open(
         _check_size(source, "the picture", max_pixels)
         return _whole(_upright_rgb(source, "the picture"))
     name, data = _read(source)
+    with _opened(data, name, max_pixels) as image:
+        if geometry is not None and isinstance(image, JpegImageFile):
+            filled = _draft(image, geometry)
+            return _upright_rgb(image, name), filled
+        return _whole(_upright_rgb(image, name))
+
+
+@contextmanager
+def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a picture's header, and tell whatever goes wrong with it by an ImageError."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); expected an encoded picture such as JPEG")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, name, max_pixels)
-            if geometry is not None and isinstance(image, JpegImageFile):
-                filled = _draft(image, geometry)
-                return _upright_rgb(image, name), filled
-            return _whole(_upright_rgb(image, name))
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(
+        raise UnknownFormatError(
             f"{name} is not a picture that can be read ({len(data)} bytes); "
             "expected JPEG, PNG, WebP, GIF, BMP or TIFF"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise ImageError(
+        raise TooLargeError(
             f"{name} has too many pixels, the limit is {limit:,} ({error}); make it smaller, or "
             "raise max_pixels and, past 178 million, PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
@@ -243,9 +275,11 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name} is {width}x{height} pixels; expected at least 1x1")
     if width * height > max_pixels:
-        raise ImageError(
+        raise TooLargeError(
             f"{name} is {width}x{height} = {width * height:,} pixels and the limit is "
-            f"{max_pixels:,}; make it smaller, or raise max_pixels"
+            f"{max_pixels:,}; make it smaller, or raise max_pixels",
+            width,
+            height,
         )
 
 

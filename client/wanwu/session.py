@@ -230,7 +230,7 @@ class Session:
             contract, contract_json = yield from fetch_contract(name, timeout_s=deadline.left_s())
         except ModelMissingError as error:
             served = ", ".join((yield from self.banks())) or "none"
-            raise ModelMissingError(f"{error}. Banks served: {served}") from error
+            raise type(error)(f"{error}. Banks served: {served}", error.model) from error
         kept = self._banks.get(name)
         bank = kept[0] if kept is not None and kept[0].contract_json == contract_json else None
         if bank is None:

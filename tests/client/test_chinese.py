@@ -18,8 +18,9 @@ from typer import rich_utils
 
 import wanwu
 import wanwu_export
+from wanwu.catalog import CATALOG
 from wanwu.cli import app
-from wanwu.cli.language import CATALOG, TYPER_TEXTS, chinese, paragraphs, tell, translate
+from wanwu.cli.language import TYPER_TEXTS, chinese, paragraphs, tell, translate
 from wanwu.errors import InputError
 
 ENTRIES: dict[str, str] = json.loads(CATALOG.read_text(encoding="utf-8"))

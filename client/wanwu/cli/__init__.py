@@ -14,11 +14,14 @@ import warnings
 import typer
 
 from wanwu import __version__
+from wanwu.cli.audit import app as audit
 from wanwu.cli.demo import demo
 from wanwu.cli.doctor import doctor
 from wanwu.cli.embed import embed
 from wanwu.cli.evaluate import evaluate
 from wanwu.cli.export import export
+from wanwu.cli.gateway import gateway
+from wanwu.cli.keys import app as keys
 from wanwu.cli.labels import app as labels
 from wanwu.cli.language import chinese, tell, translate, translate_help
 from wanwu.cli.recognize import recognize
@@ -40,10 +43,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (recognize, embed, serve, export, doctor, evaluate, demo):
+for command in (recognize, embed, serve, gateway, export, doctor, evaluate, demo):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(repository, name="repository")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,24 +1,15 @@
-"""The language of the command line: English, or Chinese by the catalog zh.json.
-
-The library's messages are English. The catalog has their templates, with slots {0}, {1} in order,
-and the Chinese for each. There `{0}` stands for what came, to the letter, and `{0:t}` for what came
-when that is a message itself.
-"""
+"""The language of the command line: English, or Chinese by the catalog."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from wanwu.catalog import in_chinese
 from wanwu.errors import InputError
 
-CATALOG = Path(__file__).with_name("zh.json")
 #: Names of the texts of Typer's own around help and usage errors.
 TYPER_TEXTS = (
     "ARGUMENTS_PANEL_TITLE",
@@ -31,8 +22,6 @@ TYPER_TEXTS = (
     "ABORTED_TEXT",
     "RICH_HELP",
 )
-
-_SLOT = re.compile(r"\{(\d+)(:t)?\}")
 
 
 def chinese() -> bool:
@@ -52,7 +41,7 @@ def chinese() -> bool:
 
 def translate(text: str) -> str:
     """Give a text in the language of the command line; what the catalog lacks stays English."""
-    return _in_chinese(text) if chinese() else text
+    return in_chinese(text) if chinese() else text
 
 
 def say(text: str, *, err: bool = False, fg: str | None = None) -> None:
@@ -85,15 +74,15 @@ def translate_help(command: Any) -> None:
 
     texts: Any = rich_utils
     for name in TYPER_TEXTS:
-        setattr(texts, name, _in_chinese(getattr(texts, name)))
+        setattr(texts, name, in_chinese(getattr(texts, name)))
     show = texts.rich_format_error
 
-    def show_in_chinese(error: Any) -> None:
-        message = _in_chinese(error.format_message())
+    def showin_chinese(error: Any) -> None:
+        message = in_chinese(error.format_message())
         error.format_message = lambda: message
         show(error)
 
-    texts.rich_format_error = show_in_chinese
+    texts.rich_format_error = showin_chinese
     _translate_command(command)
 
 
@@ -112,45 +101,4 @@ def paragraphs(text: str) -> list[str]:
 
 
 def _paragraphs(text: str | None) -> str | None:
-    return text and "\n\n".join(map(_in_chinese, paragraphs(text)))
-
-
-def _in_chinese(text: str) -> str:
-    if text in _catalog():
-        return _catalog()[text]
-    for template, literals in _by_literal_length():
-        # Few texts hold the literal parts of a template, so few are compiled.
-        if all(literal in text for literal in literals):
-            match = _pattern(literals).fullmatch(text)
-            if match:
-                return _filled(_catalog()[template], match.groups())
-    return text
-
-
-def _filled(template: str, values: tuple[str, ...]) -> str:
-    def value(slot: re.Match[str]) -> str:
-        came = values[int(slot[1])]
-        return _in_chinese(came) if slot[2] else came
-
-    return _SLOT.sub(value, template)
-
-
-@cache
-def _catalog() -> dict[str, str]:
-    catalog: dict[str, str] = json.loads(CATALOG.read_text(encoding="utf-8"))
-    return catalog
-
-
-@cache
-def _by_literal_length() -> list[tuple[str, tuple[str, ...]]]:
-    """Give the templates with slots and their literal parts, the most specific first."""
-    split = [(template, tuple(_SLOT.split(template)[::3])) for template in _catalog()]
-    return sorted(
-        ((template, literals) for template, literals in split if len(literals) > 1),
-        key=lambda each: -sum(map(len, each[1])),
-    )
-
-
-@cache
-def _pattern(literals: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("(.*?)".join(map(re.escape, literals)), re.DOTALL)
+    return text and "\n\n".join(map(in_chinese, paragraphs(text)))

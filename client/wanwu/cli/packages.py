@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from wanwu.errors import SetupError
 
-INSTALL_EXPORT = "pip install 'wanwu[export]'"
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Import inside of this what an extra installs.
+
+    Raises:
+        SetupError: a package is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SetupError(
+            f"this command needs the package {error.name}; run: pip install 'wanwu[{extra}]'"
+        ) from error
 
 
 def need_export(module: str) -> None:
@@ -15,9 +30,5 @@ def need_export(module: str) -> None:
     Raises:
         SetupError: a package is missing.
     """
-    try:
+    with needs("export"):
         importlib.import_module(f"wanwu_export.{module}")
-    except ImportError as error:
-        raise SetupError(
-            f"this command needs the package {error.name}; run: {INSTALL_EXPORT}"
-        ) from error

@@ -1,0 +1,89 @@
+"""`wanwu keys`: the API keys of the gateway."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wanwu.cli.language import padded, tell, translate
+
+app = typer.Typer(help="Make, list and revoke the API keys of the gateway.", no_args_is_help=True)
+
+File = Annotated[
+    Path,
+    typer.Option(
+        "--file",
+        envvar="WANWU_GATEWAY_KEYS_FILE",
+        help="The file of keys. It holds their hashes, not the keys.",
+    ),
+]
+DEFAULT_FILE = Path("keys.json")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option(help="Who will use it.")],
+    file: File = DEFAULT_FILE,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="recognise, embed or admin; may be given several times. [recognise]"),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.0, help="Days until it expires. [never]")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests it may make, such as 100/minute. [the gateway's]")
+    ] = None,
+) -> None:
+    """Make a key, add its hash to the file, and print the key: it is shown this once.
+
+    A running gateway takes it within a second.
+    """
+    from wanwu.cli.packages import needs
+    from wanwu.errors import InputError
+
+    with needs("gateway"):
+        from wanwu.gateway.keys import SCOPES, create_key
+
+    wanted = scope or ["recognise"]
+    for each in wanted:
+        if each not in SCOPES:
+            raise InputError(f"the scope is {each!r}; expected one of {', '.join(SCOPES)}")
+    expires = None if days is None else datetime.now(timezone.utc) + timedelta(days=days)
+    key, token = create_key(file, name, tuple(wanted), expires, rate)  # type: ignore[arg-type]
+    tell(f"key {key.id} for {key.name} in {file}; it is shown this once:", err=True)
+    typer.echo(token)
+
+
+@app.command("list")
+def list_keys(file: File = DEFAULT_FILE) -> None:
+    """List the keys of the file."""
+    from wanwu.cli.packages import needs
+
+    with needs("gateway"):
+        from wanwu.gateway.keys import read_keys
+
+    now = datetime.now(timezone.utc)
+    for key in read_keys(file).keys:
+        expires = "-" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}Z"
+        state = padded(translate(key.state(now)), 8)
+        scopes = padded(",".join(key.scopes), 22)
+        typer.echo(f"{key.id}  {state}  {expires:17}  {scopes}  {key.rate or '-':12}  {key.name}")
+
+
+@app.command()
+def revoke(
+    which: Annotated[str, typer.Argument(metavar="ID-OR-NAME", help="The key to revoke.")],
+    file: File = DEFAULT_FILE,
+) -> None:
+    """Revoke a key. A running gateway refuses it within a second."""
+    from wanwu.cli.packages import needs
+
+    with needs("gateway"):
+        from wanwu.gateway.keys import revoke_key
+
+    key = revoke_key(file, which)
+    tell(f"revoked key {key.id} of {key.name}")

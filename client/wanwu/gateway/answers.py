@@ -1,0 +1,139 @@
+"""The shapes of the gateway's answers, as OpenAPI describes them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wanwu.answers import Recognition
+from wanwu.rank import Prediction
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemDocument(_Answer):
+    """What went wrong (RFC 9457), in Chinese or English by Accept-Language."""
+
+    type: str = Field(examples=["urn:wanwu:problem:picture_damaged"])
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str = Field(description="What came, what was expected, what to change.")
+    code: str = Field(description="For programs: it never changes.", examples=["picture_damaged"])
+    request_id: str | None = Field(default=None, description="As in the header X-Request-ID.")
+
+
+class LabelScore(_Answer):
+    """A label with its score."""
+
+    label: str = Field(examples=["猫"])
+    score: float = Field(examples=[0.98])
+
+
+class PredictAnswer(_Answer):
+    """The best labels of one picture, best first."""
+
+    results: list[LabelScore]
+
+
+class PredictionAnswer(LabelScore):
+    """A label, its score, and the bare similarity, from -1 to 1."""
+
+    cosine: float = Field(examples=[0.31])
+    category: str | None = None
+
+
+class PictureAnswer(_Answer):
+    """What one picture shows; or, where it is one of several, why it was refused."""
+
+    index: int = Field(description="The picture's place in the request, from 0.")
+    predictions: list[PredictionAnswer] | None = Field(
+        default=None,
+        description="Best label first.",
+    )
+    uncertain: bool | None = Field(default=None, description="No label is right.")
+    best_cosine: float | None = None
+    error: ProblemDocument | None = None
+
+
+class RecognizeAnswer(_Answer):
+    """The pictures' answers, in the order of the request."""
+
+    results: list[PictureAnswer]
+    model: str | None = Field(description="The model that answered.")
+    fingerprint: str | None = Field(description="Of the export that answered; 63 bits, as text.")
+    banks: list[str] = Field(description="The banks compared with; none with your own labels.")
+    seconds: float = Field(description="From the pictures to the answer, inside the gateway.")
+
+
+class Embedding(_Answer):
+    """One picture's vector; or, where it is one of several, why it was refused."""
+
+    index: int
+    embedding: list[float] | None = Field(default=None, description="Unit length.")
+    error: ProblemDocument | None = None
+
+
+class EmbedAnswer(_Answer):
+    """The vectors of pictures and texts; a dot product of two is their cosine."""
+
+    images: list[Embedding]
+    texts: list[list[float]] = Field(description="Of each text, unit length.")
+    model: str
+    fingerprint: str = Field(description="Vectors of different fingerprints do not compare.")
+
+
+class BankAnswer(_Answer):
+    """A bank of labels."""
+
+    name: str
+    labels: int = Field(description="How many.")
+    model: str
+    fingerprint: str
+
+
+class BanksAnswer(_Answer):
+    """The served banks, the default first."""
+
+    banks: list[BankAnswer]
+
+
+class LabelsAnswer(_Answer):
+    """The labels of a bank."""
+
+    bank: str
+    labels: list[str]
+
+
+class Ready(_Answer):
+    """The gateway, Triton, its models and its bank answer."""
+
+    ready: bool
+    model: str
+    fingerprint: str
+
+
+class Alive(_Answer):
+    """The gateway runs."""
+
+    alive: bool
+
+
+def prediction_answer(prediction: Prediction) -> PredictionAnswer:
+    """Give a label as the API tells it."""
+    return PredictionAnswer(
+        label=prediction.label,
+        score=prediction.score,
+        cosine=prediction.cosine,
+        category=prediction.category,
+    )
+
+
+def picture_answer(index: int, found: Recognition) -> PictureAnswer:
+    """Give one picture's answer as the API tells it."""
+    return PictureAnswer(
+        index=index,
+        predictions=[prediction_answer(each) for each in found.predictions],
+        uncertain=found.uncertain,
+        best_cosine=found.best_cosine,
+    )

@@ -1,0 +1,155 @@
+"""The gateway's app: its parts put together, and every error made a problem document."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from wanwu import __version__
+from wanwu.errors import WanwuError
+from wanwu.gateway.audit import AuditLog
+from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
+from wanwu.gateway.edge import Edge
+from wanwu.gateway.metrics import Metrics
+from wanwu.gateway.problems import Problem, prefers_chinese, problem_of
+from wanwu.gateway.routes import Gateway, api, page
+from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
+from wanwu.gateway.work import Work
+from wanwu.settings import Settings
+
+ABOUT = """Private, zero-shot Chinese image recognition.
+
+Send `X-API-Key: KEY`, or `Authorization: Bearer TOKEN`. Whatever goes wrong is answered by a
+problem document (RFC 9457): a `code` for programs, a text in Chinese or English by Accept-Language.
+"""
+
+
+def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
+    """Put the gateway together; it is connected to Triton while its lifespan lasts.
+
+    Args:
+        settings: the gateway's.
+        triton: where Triton is.
+
+    Raises:
+        SetupError: keys, key set or audit log cannot be used.
+    """
+    metrics, audit = Metrics(), open_audit(settings)
+    work = Work(settings, triton, metrics)
+    gateway = Gateway(settings, Authenticator(settings), Admission(settings), work, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Doubts about labels are for the library's users; here Python would keep each for ever.
+        warnings.simplefilter("ignore", UserWarning)
+        await work.open()
+        try:
+            if audit is not None:
+                audit.write({"event": "start", "version": __version__, "auth": settings.auth})
+            yield
+            if audit is not None:
+                audit.write({"event": "stop"})
+        finally:
+            await work.close()
+            if audit is not None:
+                audit.close()
+
+    app = FastAPI(
+        title="Wanwu",
+        version=__version__,
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.gateway, app.state.metrics = gateway, metrics
+    app.include_router(api)
+    app.include_router(page)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)  # type: ignore[arg-type]
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID_HEADER],
+        )
+    served: ASGIApp = Edge(app, settings, audit, metrics)
+    if settings.trusted_proxies:
+        served = ProxyHeadersMiddleware(served, list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]
+    served.metrics = metrics  # type: ignore[attr-defined]
+    return served
+
+
+def open_audit(settings: GatewaySettings) -> AuditLog | None:
+    """Open the audit log that the settings name."""
+    if settings.audit == "off":
+        return None
+    path = None if settings.audit == "-" else Path(settings.audit)
+    return AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
+
+
+async def _problem(request: Request, problem: Problem) -> JSONResponse:
+    trace = trace_of(request.scope)
+    trace.code = problem.code
+    chinese = prefers_chinese(request.headers.get("accept-language", ""))
+    return problem.response(chinese, trace.request_id)
+
+
+async def _client_error(request: Request, error: WanwuError) -> JSONResponse:
+    return await _problem(request, problem_of(error))
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code == 405:
+        problem = Problem(
+            "method_not_allowed",
+            f"the method {request.method} came and the address takes "
+            f"{(error.headers or {}).get('Allow', 'another')}",
+            headers=dict(error.headers or {}),
+        )
+    elif error.status_code == 404:
+        problem = Problem(
+            "route_unknown",
+            f"nothing is at {request.url.path}; /docs describes what there is",
+        )
+    else:
+        problem = Problem("request_malformed", str(error.detail))
+    return await _problem(request, problem)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return await _problem(
+        request,
+        Problem("request_invalid", f"{place}: {first['msg']}; see the API's description at /docs"),
+    )
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    number = trace_of(request.scope).request_id
+    return await _problem(
+        request,
+        Problem("internal", f"the gateway's log tells why, at request {number}"),
+    )
+
+
+HANDLERS = {
+    Problem: _problem,
+    WanwuError: _client_error,
+    HTTPException: _http_error,
+    RequestValidationError: _invalid,
+    Exception: _failed,
+}

@@ -1,0 +1,163 @@
+"""Who calls, what they may do, and how much of it at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+
+from wanwu.gateway.bearer import KeySet, TokenVerifier, scopes_of
+from wanwu.gateway.keys import PREFIX, SCOPES, KeyStore, Scope
+from wanwu.gateway.problems import Problem
+from wanwu.gateway.settings import GatewaySettings
+
+KEY_HEADER = "X-API-Key"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who calls.
+
+    Args:
+        kind: `key`, `token`, or `anonymous` where auth is off.
+        identity: the key's id, the token's subject, or the source address.
+        name: the key's name; else as the identity.
+        scopes: what it may do.
+        rate: how often, where that is its own.
+    """
+
+    kind: str
+    identity: str
+    name: str
+    scopes: frozenset[str]
+    rate: str | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Check that it may do something.
+
+        Raises:
+            Problem: it may not.
+        """
+        if scope not in self.scopes:
+            has = ", ".join(sorted(self.scopes & set(SCOPES))) or "none"
+            raise Problem(
+                "scope_missing",
+                f"this needs the scope {scope} and the credentials have {has}; ask the gateway's "
+                "operator for a key with that scope",
+            )
+
+
+class Authenticator:
+    """Tells who calls, by an API key or by a token.
+
+    Raises:
+        SetupError: the keys cannot be read.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._off = settings.auth == "off"
+        self._keys = KeyStore(settings.keys_file) if settings.keys_file else None
+        self._tokens: TokenVerifier | None = None
+        if settings.jwks and settings.jwt_issuer and settings.jwt_audience:
+            self._tokens = TokenVerifier(
+                KeySet(settings.jwks, settings.jwks_cache_s),
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                leeway_s=settings.jwt_leeway_s,
+            )
+
+    async def principal(self, headers: Headers, source: str) -> Principal:
+        """Give who calls.
+
+        Raises:
+            Problem: no credentials came, or they are not valid.
+        """
+        if self._off:
+            return Principal("anonymous", source, source, frozenset(SCOPES))
+        scheme, _, bearer = headers.get("Authorization", "").partition(" ")
+        key = headers.get(KEY_HEADER)
+        if key is None and scheme.lower() == "bearer" and bearer.startswith(PREFIX):
+            key, bearer = bearer, ""
+        if key is not None and bearer:
+            raise Problem(
+                "credentials_invalid",
+                "both X-API-Key and Authorization came; send one of them",
+            )
+        if key is not None and self._keys is not None:
+            found = self._keys.find(key.strip())
+            return Principal("key", found.id, found.name, frozenset(found.scopes), found.rate)
+        if bearer and scheme.lower() == "bearer" and self._tokens is not None:
+            claims = await self._tokens.verify(bearer.strip())
+            subject = str(claims["sub"])
+            return Principal("token", subject, subject, scopes_of(claims))
+        wanted = [
+            text
+            for text, on in (
+                (f"{KEY_HEADER}: KEY", self._keys is not None),
+                ("Authorization: Bearer TOKEN", self._tokens is not None),
+            )
+            if on
+        ]
+        code = "credentials_missing" if key is None and not bearer else "credentials_invalid"
+        raise Problem(code, f"the request needs the header {' or '.join(wanted)}")
+
+
+class Admission:
+    """How much each principal, and all together, may ask for at a time. For one event loop."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._under_way: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def admit(self, principal: Principal) -> Iterator[None]:
+        """Let a request through, and count it while it is under way.
+
+        Raises:
+            Problem: its principal, or all together, have too many.
+        """
+        who = (principal.kind, principal.identity)
+        self._check_under_way(who)
+        self._check_rate(who, principal.rate or self._settings.rate)
+        self._under_way[who] += 1
+        try:
+            yield
+        finally:
+            self._under_way[who] -= 1
+            if not self._under_way[who]:
+                del self._under_way[who]
+
+    def _check_under_way(self, who: tuple[str, str]) -> None:
+        most = self._settings.concurrent_per_principal
+        if self._under_way[who] >= most:
+            raise Problem(
+                "concurrency_limited",
+                f"{most} requests of yours are under way, which is the limit; wait for one to end",
+                retry_after_s=1,
+            )
+        if self._under_way.total() >= self._settings.concurrent:
+            raise Problem(
+                "overloaded",
+                f"{self._settings.concurrent} requests are under way, which is this gateway's "
+                "limit; try again",
+                retry_after_s=1,
+            )
+
+    def _check_rate(self, who: tuple[str, str], rate: str) -> None:
+        limit = parse(rate)
+        if self._limiter.hit(limit, *who):
+            return
+        reset = self._limiter.get_window_stats(limit, *who).reset_time
+        raise Problem(
+            "rate_limited",
+            f"your limit is {rate}; wait, or ask the gateway's operator for more",
+            retry_after_s=max(0.0, reset - time.time()),
+        )

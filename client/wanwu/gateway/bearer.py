@@ -1,0 +1,199 @@
+"""JSON Web Tokens, signed by RS256 or ES256 with a key of a set: from a file or from a URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from wanwu.errors import InputError, SetupError
+from wanwu.gateway.problems import Problem
+
+ALGORITHMS = ("RS256", "ES256")
+#: A token of an unknown key makes the set be read again, but not more often than this.
+UNKNOWN_KEY_S = 10.0
+FETCH_TIMEOUT_S = 5.0
+MAX_SET_BYTES = 1_000_000
+
+log = logging.getLogger("wanwu.gateway")
+
+
+class KeySet:
+    """The keys that sign tokens. A file is read again when it changes, a URL after `cache_s`.
+
+    Args:
+        source: a path, or an address that begins with https:// or http://.
+        cache_s: how old keys of a URL may be.
+
+    Raises:
+        InputError: the address is of another kind.
+        SetupError: the file cannot be used. A URL is first read when a token comes.
+    """
+
+    def __init__(self, source: str, cache_s: float) -> None:
+        self._source, self._cache_s = source, cache_s
+        self._remote = "://" in source
+        if self._remote and not source.startswith(("https://", "http://")):
+            raise InputError(
+                f"the key set's address is {source!r}; expected a file, or https:// or http://"
+            )
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._read_at: float | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._lock = asyncio.Lock()
+        if not self._remote:
+            self._stamp = _stamp(source)
+            self._keys = _parse(_read_file(source), source)
+
+    async def key(self, identity: str | None) -> jwt.PyJWK:
+        """Give the key of that id; without an id, the only key.
+
+        Raises:
+            Problem: there is none, or the set was never read.
+        """
+        if self._is_old():
+            await self._refresh(self._is_old)
+        found = self._find(identity)
+        if found is None:
+            await self._refresh(lambda: self._age() > UNKNOWN_KEY_S)
+            found = self._find(identity)
+        if found is None and not self._keys:
+            raise Problem(
+                "auth_unavailable",
+                f"the key set {self._source} could not be read; try later, or use an API key",
+                retry_after_s=UNKNOWN_KEY_S,
+            )
+        if found is None:
+            raise Problem(
+                "credentials_invalid",
+                f"the token names the key {identity!r}, which is not in the key set; get a new "
+                "token from the issuer that this gateway trusts",
+            )
+        return found
+
+    def _find(self, identity: str | None) -> jwt.PyJWK | None:
+        if identity is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(identity)
+
+    def _age(self) -> float:
+        return float("inf") if self._read_at is None else time.monotonic() - self._read_at
+
+    def _is_old(self) -> bool:
+        return self._age() > (self._cache_s if self._remote else 1.0)
+
+    async def _refresh(self, wanted: Any) -> None:
+        async with self._lock:
+            if not wanted():
+                return  # another request has read it meanwhile
+            self._read_at = time.monotonic()
+            stamp = None if self._remote else _stamp(self._source)
+            if not self._remote and stamp == self._stamp:
+                return
+            self._stamp = stamp
+            try:
+                read = _fetch if self._remote else _read_file
+                data = await asyncio.to_thread(read, self._source)
+                self._keys = _parse(data, self._source)
+            except (SetupError, OSError, ValueError) as error:
+                log.error("the key set stays as it was: %s", error)
+
+
+class TokenVerifier:
+    """Checks tokens: their signature, issuer, audience and times."""
+
+    def __init__(self, keys: KeySet, *, issuer: str, audience: str, leeway_s: float) -> None:
+        self._keys, self._issuer, self._audience = keys, issuer, audience
+        self._leeway_s = leeway_s
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Give the claims of a valid token.
+
+        Raises:
+            Problem: it is not valid; the detail says why.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError as error:
+            raise Problem(
+                "credentials_invalid",
+                "the bearer token is no JSON Web Token; send `Authorization: Bearer TOKEN`, or an "
+                "API key in X-API-Key",
+            ) from error
+        algorithm = header.get("alg")
+        if algorithm not in ALGORITHMS:
+            raise Problem(
+                "credentials_invalid",
+                f"the token is signed by {algorithm!r}; expected RS256 or ES256",
+            )
+        key = await self._keys.key(header.get("kid"))
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[key.algorithm_name],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=self._leeway_s,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise Problem("credentials_expired", "the token has expired; get a new one") from error
+        except jwt.InvalidTokenError as error:
+            raise Problem("credentials_invalid", f"the token is refused: {error}") from error
+        return claims
+
+
+def scopes_of(claims: dict[str, Any]) -> frozenset[str]:
+    """Give the scopes of a token: `scope` is a text with spaces (RFC 9068), or `scp` a list."""
+    scope, scp = claims.get("scope"), claims.get("scp")
+    named = scope.split() if isinstance(scope, str) else []
+    return (
+        frozenset(named + [each for each in scp if isinstance(each, str)])
+        if isinstance(scp, list)
+        else frozenset(named)
+    )
+
+
+def _parse(data: bytes, source: str) -> dict[str | None, jwt.PyJWK]:
+    try:
+        found = jwt.PyJWKSet.from_dict(json.loads(data)).keys
+        usable = {each.key_id: each for each in found if each.algorithm_name in ALGORITHMS}
+    except (jwt.PyJWTError, ValueError, AttributeError) as error:
+        raise SetupError(
+            f"{source} is not a JSON Web Key Set ({error}); expected one as the issuer publishes it"
+        ) from error
+    if not usable:
+        raise SetupError(
+            f"{source} has no key for RS256 or ES256; expected an RSA key, or an EC key on P-256"
+        )
+    return usable
+
+
+def _read_file(source: str) -> bytes:
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise SetupError(f"the key set {source} cannot be read: {error}") from error
+
+
+def _fetch(source: str) -> bytes:
+    with urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310 - checked
+        data: bytes = answer.read(MAX_SET_BYTES + 1)
+    if len(data) > MAX_SET_BYTES:
+        raise ValueError(f"{source} answered more than {MAX_SET_BYTES} bytes")
+    return data
+
+
+def _stamp(source: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(source).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

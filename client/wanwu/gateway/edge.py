@@ -1,0 +1,238 @@
+"""The outermost layer: limits what comes in, and writes the audit line before an answer leaves.
+
+connection -> Edge: request id, size and time of the body -> app -> Edge: audit, metrics, headers
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.gateway.metrics import Metrics
+from wanwu.gateway.problems import Problem, prefers_chinese
+from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.trace import REQUEST_ID_HEADER, Trace, new_trace
+
+#: Probes, which carry no picture and nobody's name, are not in the audit log.
+PROBES = ("/healthz", "/readyz")
+#: A caller whose body is refused may go on sending it this long, so that the answer reaches it.
+LINGER_S = 2.0
+NO_ANSWER = 499  # the caller left; the status that web servers log then
+UNKNOWN = "unknown"
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "media-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+log = logging.getLogger("wanwu.gateway")
+
+
+class Edge:
+    """Wraps the app; what each request does is in its trace."""
+
+    def __init__(
+        self, app: ASGIApp, settings: GatewaySettings, audit: AuditLog | None, metrics: Metrics
+    ) -> None:
+        self._app, self._settings = app, settings
+        self._audit, self._metrics = audit, metrics
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = new_trace(scope)
+        body = _Body(self, scope, receive)
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, body.receive, keep)
+            except asyncio.CancelledError:
+                # The time to drain is over.
+                self._write(scope, trace, NO_ANSWER)
+                raise
+            except Exception:
+                # The app has answered with an internal problem, which is sent all the same.
+                log.exception("request %s failed", trace.request_id)
+            finally:
+                body.release()
+            if not answer:
+                self._write(scope, trace, NO_ANSWER)
+                return
+            await self._send(scope, trace, answer, body, send)
+
+    async def _send(
+        self, scope: Scope, trace: Trace, answer: list[Message], body: _Body, send: Send
+    ) -> None:
+        try:
+            self._write(scope, trace, answer[0]["status"])
+        except AuditError as error:
+            self._metrics.audit_failures.inc()
+            log.error("the audit log cannot be written: %s", error)
+            trace.code = "audit_failed"
+            answer = await self._refused(scope, trace, error)
+        self._observe(scope, trace, answer[0]["status"])
+        headers = MutableHeaders(raw=answer[0].setdefault("headers", []))
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        headers.setdefault("Cache-Control", "no-store")
+        headers[REQUEST_ID_HEADER] = trace.request_id
+        if self._settings.tls_cert is not None:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        if body.complete:
+            for message in answer:
+                await send(message)
+            return
+        # Closed at once, the connection would be reset and the answer lost.
+        headers["Connection"] = "close"
+        answer[-1]["more_body"] = True
+        for message in answer:
+            await send(message)
+        await body.linger()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _write(self, scope: Scope, trace: Trace, status: int) -> None:
+        if self._audit is not None and scope["path"] not in PROBES:
+            route = route_of(scope)
+            path = scope["path"][:200] if route == UNKNOWN else None
+            self._audit.write(trace.record(scope["method"], route, path, status))
+            self._metrics.audit_sequence.set(self._audit.sequence)
+
+    def _observe(self, scope: Scope, trace: Trace, status: int) -> None:
+        spent = time.perf_counter() - trace.started
+        self._metrics.requests.labels(route_of(scope), str(status)).observe(spent)
+        if trace.code is not None:
+            self._metrics.rejected.labels(trace.code).inc()
+
+    async def _refused(self, scope: Scope, trace: Trace, error: AuditError) -> list[Message]:
+        problem = Problem(
+            "audit_failed",
+            f"the request was not answered, since its audit line could not be written ({error}); "
+            "tell the gateway's operator",
+            retry_after_s=10,
+        )
+        chinese = prefers_chinese(Headers(scope=scope).get("accept-language", ""))
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await problem.response(chinese, trace.request_id)(scope, _nothing, keep)
+        return answer
+
+    def hold(self, count: int) -> None:
+        """Count bytes of bodies that are held; negative when they are let go.
+
+        Raises:
+            Problem: all bodies together would be too large.
+        """
+        if count > 0 and self._held + count > self._settings.max_held_bytes:
+            raise Problem(
+                "overloaded",
+                f"{self._held} bytes of requests are held and the limit is "
+                f"{self._settings.max_held_bytes}; try again",
+                retry_after_s=1,
+            )
+        self._held += count
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """The gateway's settings."""
+        return self._settings
+
+
+class _Body:
+    """A request's body on its way in."""
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive) -> None:
+        self._edge, self._receive = edge, receive
+        self._settings = edge.settings
+        self._size = 0
+        self._ends: float | None = None
+        headers = Headers(scope=scope)
+        self._announced = headers.get("content-length", "")
+        self.complete = not self._announced and "transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """Give the next part.
+
+        Raises:
+            Problem: the body is too large, or too slow.
+        """
+        if self.complete:
+            return await self._receive()
+        self._check(int(self._announced) if self._announced.isdecimal() else 0)
+        now = time.monotonic()
+        self._ends = self._ends or now + self._settings.body_timeout_s
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._ends - now))
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise Problem(
+                "body_slow",
+                f"{self._size} bytes came in {self._settings.body_timeout_s:g} s and the request "
+                "is not at its end; send it faster, or in smaller parts",
+            ) from error
+        if message["type"] == "http.request":
+            count = len(message.get("body", b""))
+            self._edge.hold(count)
+            self._size += count
+            self._check(self._size)
+            self.complete = not message.get("more_body", False)
+        else:
+            self.complete = True
+        return message
+
+    def release(self) -> None:
+        """Let go of what is held."""
+        self._edge.hold(-self._size)
+
+    async def linger(self) -> None:
+        """Read what is still coming, and keep nothing of it, for a short time."""
+        ends = time.monotonic() + LINGER_S
+        try:
+            while (left := ends - time.monotonic()) > 0:
+                message = await asyncio.wait_for(self._receive(), left)
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+        except (TimeoutError, asyncio.TimeoutError):
+            return
+
+    def _check(self, size: int) -> None:
+        most = self._settings.max_body_bytes
+        if size > most:
+            raise Problem(
+                "body_too_large",
+                f"the request has {size} bytes or more and the limit is {most}; send fewer or "
+                "smaller pictures",
+            )
+
+
+def route_of(scope: Scope) -> str:
+    """Give the pattern of the route that a request took, so that names in paths are not counted."""
+    route: Any = scope.get("route")
+    return getattr(route, "path", None) or UNKNOWN
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,275 @@
+"""API keys: a file of their hashes, read again when it changes.
+
+A key is 256 random bits, so its plain SHA-256 cannot be searched and is checked in microseconds.
+The key itself is told once and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from limits import parse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wanwu.errors import InputError, SetupError
+from wanwu.gateway.problems import Problem
+
+Scope = Literal["recognise", "embed", "admin"]
+SCOPES: tuple[Scope, ...] = ("recognise", "embed", "admin")
+PREFIX = "wanwu_"
+#: The file is looked at again after this long, so a revoked key is refused within it.
+RELOAD_S = 1.0
+
+log = logging.getLogger("wanwu.gateway")
+
+
+class Key(BaseModel):
+    """What is kept of a key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    name: str = Field(min_length=1, max_length=100)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+    revoked: AwareDatetime | None = None
+    rate: str | None = None
+
+    @field_validator("rate")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse(value)
+        return value
+
+    def state(self, now: datetime) -> Literal["valid", "expired", "revoked"]:
+        """Tell whether it may be used."""
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else "valid"
+
+
+class KeyFile(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    keys: tuple[Key, ...] = ()
+
+
+def read_keys(path: Path) -> KeyFile:
+    """Read a file of keys.
+
+    Raises:
+        SetupError: it is missing or cannot be read as one.
+    """
+    try:
+        return KeyFile.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise SetupError(
+            f"there is no file of keys {path}; make one with `wanwu keys create --file {path}`"
+        ) from error
+    except OSError as error:
+        raise SetupError(f"the file of keys {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise SetupError(
+            f"{path} is not a file of keys ({place}: {first['msg']}); restore it, or make another "
+            "with `wanwu keys create`"
+        ) from error
+
+
+def create_key(
+    path: Path,
+    name: str,
+    scopes: tuple[Scope, ...],
+    expires: datetime | None = None,
+    rate: str | None = None,
+) -> tuple[Key, str]:
+    """Add a key to a file, which is made where there is none; give it and its secret.
+
+    Raises:
+        InputError: the name is taken by a valid key, or a value cannot be used.
+        SetupError: the file cannot be read or written.
+    """
+    now = datetime.now(timezone.utc)
+    identity = secrets.token_hex(6)
+    token = f"{PREFIX}{identity}_{secrets.token_urlsafe(32)}"
+    try:
+        key = Key(
+            id=identity,
+            name=name,
+            sha256=_digest(token),
+            scopes=tuple(dict.fromkeys(scopes)),
+            created=now,
+            expires=expires,
+            rate=rate,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"the key's {place} is {first['input']!r}: {first['msg']}; change it"
+        ) from error
+    if key.state(now) == "expired":
+        raise InputError(f"the key would expire at {expires}, which is past; give a later time")
+
+    def add(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        if any(each.name == name and each.state(now) == "valid" for each in keys):
+            raise InputError(
+                f"there is a valid key named {name!r}; choose another name, or revoke that one"
+            )
+        return (*keys, key)
+
+    _change(path, add, missing_ok=True)
+    return key, token
+
+
+def revoke_key(path: Path, which: str) -> Key:
+    """Revoke the key of that id, or the valid one of that name.
+
+    Raises:
+        InputError: there is none.
+        SetupError: the file cannot be read or written.
+    """
+    now = datetime.now(timezone.utc)
+    found: list[Key] = []
+
+    def change(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        found[:] = [key for key in keys if which in (key.id, key.name) and key.revoked is None]
+        if not found:
+            raise InputError(
+                f"no key that is not revoked has the id or name {which!r}; `wanwu keys list` "
+                "shows them"
+            )
+        if len(found) > 1:
+            raise InputError(
+                f"{len(found)} keys are named {which!r}: {', '.join(key.id for key in found)}; "
+                "give the id of one"
+            )
+        return tuple(
+            key.model_copy(update={"revoked": now}) if key.id == found[0].id else key
+            for key in keys
+        )
+
+    _change(path, change, missing_ok=False)
+    return found[0]
+
+
+class KeyStore:
+    """The keys of a file, as it is now. A file that has become unusable changes nothing.
+
+    Raises:
+        SetupError: the file cannot be used at the beginning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._stamp()
+        self._keys = _by_id(read_keys(path))
+        self._looked = time.monotonic()
+
+    def find(self, token: str) -> Key:
+        """Give the valid key that a caller's token is.
+
+        Raises:
+            Problem: it is none, or may not be used any more.
+        """
+        self._refresh()
+        identity = token.removeprefix(PREFIX).partition("_")[0]
+        key = self._keys.get(identity)
+        # An unknown id takes as long as a wrong secret.
+        expected = key.sha256 if key is not None else "0" * 64
+        same = hmac.compare_digest(_digest(token), expected)
+        if key is None or not same:
+            raise Problem(
+                "credentials_invalid",
+                "the API key is not one that this gateway knows; check it, or ask for another",
+            )
+        state = key.state(datetime.now(timezone.utc))
+        if state == "revoked":
+            raise Problem(
+                "credentials_revoked", f"the API key {key.name!r} was revoked; ask for another"
+            )
+        if state == "expired":
+            raise Problem(
+                "credentials_expired",
+                f"the API key {key.name!r} expired at {key.expires}; ask for another",
+            )
+        return key
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < RELOAD_S:
+            return
+        self._looked = now
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._keys = _by_id(read_keys(self._path))
+        except SetupError as error:
+            log.error("the keys are as they were: %s", error)
+        else:
+            log.info("the file of keys was read again: %s", self._path)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _by_id(file: KeyFile) -> dict[str, Key]:
+    return {key.id: key for key in file.keys}
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _change(
+    path: Path, change: Callable[[tuple[Key, ...]], tuple[Key, ...]], *, missing_ok: bool
+) -> None:
+    """Change the file as a whole, one process at a time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent):
+            keys = KeyFile().keys if missing_ok and not path.exists() else read_keys(path).keys
+            data = KeyFile(keys=change(keys)).model_dump_json(indent=2) + "\n"
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as half:
+                half.write(data)
+            # The file keeps its own permissions; a new one is for its owner alone.
+            if path.exists():
+                Path(half.name).chmod(path.stat().st_mode & 0o777)
+            Path(half.name).replace(path)
+    except OSError as error:
+        raise SetupError(f"the file of keys {path} cannot be written: {error}") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Prometheus metrics of one gateway."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from wanwu import __version__
+from wanwu.answers import Recognition
+from wanwu.async_transport import AsyncTransport
+from wanwu.channel import Array
+from wanwu.errors import WanwuError
+from wanwu.gateway.problems import problem_of
+from wanwu.gateway.trace import Picture
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10)
+BYTES = tuple(float(10_000 * 4**n) for n in range(7))
+PIXELS = tuple(float(10_000 * 4**n) for n in range(7))
+SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+#: The bank's name in metrics and in the audit log where a caller brought labels.
+OWN_LABELS = "(labels)"
+
+
+class Metrics:
+    """What is counted. A drift of the pictures or of the model shows in the scores."""
+
+    def __init__(self) -> None:
+        # Each series would have another beside it that tells when it began.
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        build = Gauge("wanwu_gateway_info", "Always 1", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+        self.requests = self._histogram(
+            "request_duration_seconds",
+            "Time from a request's headers to its answer",
+            ("route", "status"),
+            SECONDS,
+        )
+        self.in_flight = Gauge(
+            "wanwu_gateway_requests_in_flight", "Requests under way", registry=self.registry
+        )
+        self.rejected = Counter(
+            "wanwu_gateway_rejected",
+            "Requests that were answered with a problem, by its code",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.picture_bytes = self._histogram(
+            "picture_bytes", "Size of each picture as it came", (), BYTES
+        )
+        self.picture_pixels = self._histogram(
+            "picture_pixels", "Width x height of each picture", (), PIXELS
+        )
+        self.triton = self._histogram(
+            "triton_call_duration_seconds",
+            "Time of each call of Triton",
+            ("model", "outcome"),
+            SECONDS,
+        )
+        self.top_score = self._histogram(
+            "top_score", "Score of the best label of each picture", ("bank",), SCORES
+        )
+        self.recognitions = Counter(
+            "wanwu_gateway_recognitions",
+            "Pictures that were recognised; uncertain: no label was right",
+            ["bank", "outcome"],
+            registry=self.registry,
+        )
+        self.audit_sequence = Gauge(
+            "wanwu_gateway_audit_sequence",
+            "Number of the last line of the audit log",
+            registry=self.registry,
+        )
+        self.audit_failures = Counter(
+            "wanwu_gateway_audit_failures",
+            "Lines of the audit log that could not be written",
+            registry=self.registry,
+        )
+
+    def came(self, picture: Picture) -> None:
+        """Count one picture as it came."""
+        self.picture_bytes.observe(picture.bytes)
+        if picture.width is not None and picture.height is not None:
+            self.picture_pixels.observe(picture.width * picture.height)
+
+    def recognised(self, answer: Recognition) -> None:
+        """Count one picture's answer."""
+        bank = ",".join(answer.banks) or OWN_LABELS
+        outcome = "uncertain" if answer.uncertain else "answered"
+        self.recognitions.labels(bank, outcome).inc()
+        if answer.predictions:
+            self.top_score.labels(bank).observe(answer.predictions[0].score)
+
+    def _histogram(
+        self, name: str, about: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(
+            f"wanwu_gateway_{name}", about, labels, buckets=buckets, registry=self.registry
+        )
+
+
+class MeasuredTransport:
+    """A wire whose calls are timed."""
+
+    def __init__(self, wire: AsyncTransport, metrics: Metrics) -> None:
+        self._wire, self._metrics = wire, metrics
+
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float
+    ) -> dict[str, Array]:
+        """Run one inference."""
+        started, outcome = time.perf_counter(), "ok"
+        try:
+            return await self._wire.infer(model, inputs, outputs, timeout_s=timeout_s)
+        except WanwuError as error:
+            outcome = problem_of(error).code
+            raise
+        finally:
+            # A caller may name any bank; only towers and banks have names of their own here.
+            name = model if not model.startswith("label_bank") else "label_bank"
+            spent = time.perf_counter() - started
+            self._metrics.triton.labels(name, outcome).observe(spent)
+
+    async def is_ready(self, model: str | None = None, *, timeout_s: float) -> bool:
+        """Tell whether the server, or one of its models, is ready."""
+        return await self._wire.is_ready(model, timeout_s=timeout_s)
+
+    async def models(self, *, timeout_s: float) -> dict[str, list[str]]:
+        """Give the served models and their versions."""
+        return await self._wire.models(timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._wire.close()

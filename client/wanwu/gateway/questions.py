@@ -1,0 +1,290 @@
+"""What a request asks: read from a form or from JSON, checked, and nothing else believed.
+
+The type of a picture is read from its content, never from its name or from what the form says. No
+address is ever fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from wanwu.errors import ImageError
+from wanwu.gateway.problems import Problem, problem_of
+from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.trace import Picture
+from wanwu.images import TooLargeError, header
+
+JSON, FORM = "application/json", "multipart/form-data"
+#: Separators between labels in one field of a form, as on the command line.
+SEPARATORS = re.compile("[,，、;；\n]")
+MAX_FIELDS = 5_000
+MAX_TOP_K = 1_000
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _no_address(value: object) -> object:
+    if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*:", value[:40], re.IGNORECASE):
+        raise ValueError(
+            "an address came; expected the picture itself, encoded in base64 without `data:`"
+        )
+    return value
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_no_address),
+    Field(json_schema_extra={"format": "byte", "contentEncoding": "base64"}),
+]
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="forbid", val_json_bytes="base64", allow_inf_nan=False)
+
+
+class RecognizeQuestion(_Question):
+    """Pictures, and the labels they are compared with."""
+
+    images: list[Base64] = Field(min_length=1, description="Pictures, encoded in base64.")
+    labels: list[str] | dict[str, list[str]] | None = Field(
+        default=None,
+        description="Your own labels; or each with its aliases. Without them a bank's are used.",
+        examples=[["猫", "狗"]],
+    )
+    bank: str | list[str] | None = Field(
+        default=None,
+        description="One or several served banks; by default the server's default.",
+    )
+    top_k: int = Field(default=5, ge=1, le=MAX_TOP_K, description="How many labels to answer.")
+    threshold: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Labels of a lower score are left out.",
+    )
+    score: Literal["softmax", "sigmoid", "cosine"] | None = Field(
+        default=None,
+        description="By default as the model was trained.",
+    )
+
+
+class RecognizeForm(_Question):
+    """As RecognizeQuestion, as a form."""
+
+    file: list[Annotated[bytes, Field(json_schema_extra={"format": "binary"})]] = Field(
+        min_length=1,
+        description="Pictures, one or several.",
+    )
+    labels: list[str] | None = Field(
+        default=None,
+        description="Your own labels, with commas between them.",
+        examples=[["猫,狗"]],
+    )
+    bank: list[str] | None = Field(default=None, description="Served banks.")
+    top_k: int = Field(default=5, ge=1, le=MAX_TOP_K)
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    score: Literal["softmax", "sigmoid", "cosine"] | None = None
+
+
+class EmbedQuestion(_Question):
+    """Pictures and texts to be encoded."""
+
+    images: list[Base64] = Field(default=[], description="Pictures, encoded in base64.")
+    texts: list[str] = Field(default=[], description="Texts.", examples=[["一张猫的照片"]])
+
+
+class EmbedForm(_Question):
+    """As EmbedQuestion, as a form."""
+
+    file: list[Annotated[bytes, Field(json_schema_extra={"format": "binary"})]] = []
+    text: list[str] = []
+
+
+class PredictForm(_Question):
+    """One picture."""
+
+    file: Annotated[bytes, Field(json_schema_extra={"format": "binary"})] = Field(
+        description="A picture.",
+    )
+
+
+async def read_question(
+    request: Request, question: type[M], form: type[BaseModel] | None, settings: GatewaySettings
+) -> M:
+    """Read what is asked, by whichever of the two media types it came.
+
+    Raises:
+        Problem: it cannot be read, or cannot be asked.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == FORM and form is not None:
+        return _checked(question, await _from_form(request, form, settings))
+    if kind == JSON:
+        try:
+            return question.model_validate_json(await _body(request))
+        except ValidationError as error:
+            raise _invalid(error) from error
+    expected = JSON if form is None else f"{FORM} or {JSON}"
+    raise Problem(
+        "media_type_unsupported",
+        f"the request's Content-Type is {kind or 'missing'!r}; expected {expected}",
+    )
+
+
+async def read_form(request: Request, settings: GatewaySettings) -> dict[str, list[Any]]:
+    """Read a form: the values of each field, of files their content.
+
+    Raises:
+        Problem: it is none, or cannot be read.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM:
+        raise Problem(
+            "media_type_unsupported",
+            f"the request's Content-Type is {kind or 'missing'!r}; expected {FORM}",
+        )
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=settings.max_pictures + 1,
+        max_fields=MAX_FIELDS,
+        max_part_size=settings.max_body_bytes,
+    )
+    # A picture never touches the disk; the body's limit is the limit of what is held.
+    parser.spool_max_size = 2 * settings.max_body_bytes
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        code = "pictures_too_many" if error.message.startswith("Too many files") else None
+        raise Problem(
+            code or "request_malformed",
+            f"the form cannot be read: {error.message}; send multipart/form-data with its "
+            f"boundary, and at most {settings.max_pictures} pictures",
+        ) from error
+    except ClientDisconnect as error:
+        raise _cut_short() from error
+    except (KeyError, ValueError, UnicodeError) as error:
+        raise Problem(
+            "request_malformed",
+            f"the form cannot be read: {error}; send multipart/form-data with its boundary",
+        ) from error
+    return await _values(form)
+
+
+async def _values(form: FormData) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for name, value in form.multi_items():
+        held = await value.read() if isinstance(value, UploadFile) else value
+        values.setdefault(name, []).append(held)
+    await form.close()
+    return values
+
+
+async def _from_form(
+    request: Request, form: type[BaseModel], settings: GatewaySettings
+) -> dict[str, Any]:
+    values = await read_form(request, settings)
+    unknown = sorted(set(values) - set(form.model_fields))
+    if unknown:
+        raise Problem(
+            "request_invalid",
+            f"the form has the fields {', '.join(map(repr, unknown))}; expected "
+            f"{', '.join(form.model_fields)}",
+        )
+    files = [value if isinstance(value, bytes) else _no_file() for value in values.pop("file", [])]
+    for name, found in values.items():
+        if any(isinstance(each, bytes) for each in found):
+            raise Problem("request_invalid", f"the field {name!r} came as a file; send it as text")
+        if name not in ("labels", "bank", "text") and len(found) > 1:
+            raise Problem(
+                "request_invalid", f"the field {name!r} came {len(found)} times; send one"
+            )
+    asked: dict[str, Any] = {"images": files}
+    for name, found in values.items():
+        if name == "labels":
+            parts: Iterable[str] = (part for each in found for part in SEPARATORS.split(each))
+            asked["labels"] = [part.strip() for part in parts]
+        elif name == "bank":
+            asked["bank"] = found
+        elif name == "text":
+            asked["texts"] = found
+        elif found[0] != "":
+            asked[name] = found[0]
+    return asked
+
+
+def _no_file() -> bytes:
+    raise Problem(
+        "request_invalid",
+        "the field 'file' came as text; send the picture itself, as in `curl -F file=@photo.jpg`",
+    )
+
+
+def _checked(question: type[M], values: dict[str, Any]) -> M:
+    files = values.pop("images")
+    try:
+        # The pictures are bytes already: put in after the rest was checked.
+        asked = question.model_validate({**values, "images": [b"-"] if files else []})
+    except ValidationError as error:
+        raise _invalid(error) from error
+    return asked.model_copy(update={"images": files})
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise _cut_short() from error
+
+
+def _cut_short() -> Problem:
+    return Problem("request_malformed", "the connection was closed before the request's end")
+
+
+def _invalid(error: ValidationError) -> Problem:
+    """Give the problem of a request that is not as its schema says."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the request"
+    message = first["msg"].removeprefix("Value error, ")
+    code = "request_malformed" if first["type"] == "json_invalid" else "request_invalid"
+    return Problem(code, f"{place}: {message}; see the API's description at /docs")
+
+
+def check_pictures(images: list[bytes], settings: GatewaySettings) -> None:
+    """Check that there are not too many.
+
+    Raises:
+        Problem: there are.
+    """
+    if len(images) > settings.max_pictures:
+        raise Problem(
+            "pictures_too_many",
+            f"{len(images)} pictures came and the limit is {settings.max_pictures}; send several "
+            "requests",
+        )
+
+
+def examine(data: bytes, max_pixels: int) -> tuple[Picture, Problem | None]:
+    """Read a picture's format and size from its content, before anything of it is decoded.
+
+    Returns:
+        What the audit log tells of it, and why it is refused, if it is.
+    """
+    picture = Picture(hashlib.sha256(data).hexdigest(), len(data))
+    try:
+        found = header(data, max_pixels=max_pixels)
+    except TooLargeError as error:
+        picture.width, picture.height = error.width, error.height
+        return picture, Problem("picture_too_large", str(error))
+    except ImageError as error:
+        return picture, problem_of(error)
+    picture.format, picture.width, picture.height = found
+    return picture, None

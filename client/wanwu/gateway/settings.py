@@ -1,0 +1,144 @@
+"""Settings of the gateway, each from the environment as WANWU_GATEWAY_ and its name in capitals."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from limits import parse
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from wanwu.errors import InputError
+
+Strings = Annotated[tuple[str, ...], NoDecode]
+
+
+class GatewaySettings(BaseSettings):
+    """What the gateway may do, and for whom.
+
+    Lists are written with commas between their parts. Sizes are bytes, times are seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="WANWU_GATEWAY_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    #: Port of /metrics without auth; without it /metrics is on the main port, for scope admin.
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    auth: Literal["on", "off"] = "on"
+    keys_file: Path | None = None
+    #: File or URL of the JSON Web Key Set that signs tokens; and what tokens must say.
+    jwks: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_leeway_s: float = Field(0, ge=0, le=300)
+    jwks_cache_s: float = Field(300, ge=1)
+
+    #: Requests a principal may make; a key may have a rate of its own.
+    rate: str = "6000/minute"
+    #: Requests of a principal, and of all, that may be under way.
+    concurrent_per_principal: int = Field(64, ge=1)
+    concurrent: int = Field(256, ge=1)
+
+    #: File of the audit log, `-` for standard output, or `off`.
+    audit: str = "-"
+    audit_rotate_bytes: int = Field(100_000_000, ge=10_000)
+    #: Wait for the disk at each line: no line is lost with the machine, and each answer is later.
+    audit_fsync: bool = False
+
+    #: A request's body, and all bodies that are held at a time.
+    max_body_bytes: int = Field(32_000_000, ge=1_000)
+    max_held_bytes: int = Field(256_000_000, ge=1_000)
+    max_pictures: int = Field(16, ge=1)
+    max_pixels: int = Field(40_000_000, ge=1)
+    max_labels: int = Field(2_000, ge=1)
+    #: Time for a request's headers, and for its body.
+    header_timeout_s: float = Field(10, gt=0)
+    body_timeout_s: float = Field(30, gt=0)
+    #: Pictures that are decoded at a time.
+    decoders: int = Field(2, ge=1, le=256)
+    #: Time that requests under way have once the gateway is told to end.
+    drain_s: int = Field(30, ge=1)
+
+    #: Addresses or networks of proxies whose X-Forwarded-For is believed.
+    trusted_proxies: Strings = ()
+    #: Origins of web pages that may call the API from a browser.
+    cors_origins: Strings = ()
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ipaddress.ip_network(each)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            scheme, separator, host = each.partition("://")
+            if scheme not in ("http", "https") or not separator or not host or "/" in host:
+                raise ValueError(f"{each!r} is no origin; expected one such as https://example.cn")
+        return value
+
+    @field_validator("rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> GatewaySettings:
+        if self.auth == "on" and self.keys_file is None and self.jwks is None:
+            raise ValueError(
+                "nothing says who may call: make a key with `wanwu keys create`, and give "
+                "--keys-file; or give --jwks with --jwt-issuer and --jwt-audience; or, where "
+                "everybody may, --no-auth"
+            )
+        if self.jwks is not None and (self.jwt_issuer is None or self.jwt_audience is None):
+            raise ValueError(
+                "tokens are to be checked and jwt_issuer or jwt_audience is missing; give both: a "
+                "token for another service would be accepted without them"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert came without tls_key, or the other way round; give both")
+        if self.max_held_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_held_bytes is {self.max_held_bytes} and max_body_bytes "
+                f"{self.max_body_bytes}; no body that large could be held: raise the first"
+            )
+        return self
+
+
+def gateway_settings(**given: object) -> GatewaySettings:
+    """Take what is given and is not None, else what the environment says, else the defaults.
+
+    Raises:
+        InputError: a setting cannot be used; the message names it.
+    """
+    try:
+        return GatewaySettings(**{key: each for key, each in given.items() if each is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "_".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        if not place:
+            raise InputError(message) from error
+        raise InputError(
+            f"the gateway's setting {place} is {first['input']!r}: {message} "
+            f"(WANWU_GATEWAY_{place.upper()})"
+        ) from error

@@ -1,0 +1,2 @@
+def test_smoke(gateway):
+    assert gateway.url
