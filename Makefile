@@ -45,8 +45,9 @@ test-slow: $(INSTALLED) ## Test every model family, version swaps and faults und
 bench-export: $(INSTALLED) ## Measure size, memory, speed and cosine of every precision
 	PYTHONPATH=tests $(BIN)/python export/bench/bench_export.py $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
-bench: $(INSTALLED) ## Measure the client against the ceiling and the seed's script
+bench: $(INSTALLED) ## Measure the client against the ceiling and the seed's script, and the gateway
 	PYTHONPATH=tests:export/bench $(BIN)/python client/bench/bench_client.py $(OPTIONS)
+	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_gateway.py $(OPTIONS)
 
 bench-decode: $(INSTALLED) ## Measure decoding a JPEG of 12 megapixels
 	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_decode.py $(OPTIONS)
@@ -72,5 +73,5 @@ doctor: $(INSTALLED) ## Check the server that WANWU_URL names
 	$(BIN)/wanwu doctor
 
 clean: ## Remove the environment and everything exported
-	rm -rf $(VENV) model_repository/manifest.json model_repository/.lock
+	rm -rf $(VENV) model_repository/manifest.json model_repository/values.yaml model_repository/.lock
 	rm -rf model_repository/*/[0-9]* model_repository/*/.staging model_repository/label_bank_*

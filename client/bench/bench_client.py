@@ -165,7 +165,7 @@ class Ceiling:
                 spent += [time.perf_counter() - started] * len(photos)
             return spent
 
-        return _in_threads(work, self._sessions)
+        return in_threads(work, self._sessions)
 
     def _score(self, vector: Any) -> list[tuple[str, float]]:
         cosines, best = self._rows.compare(vector, 5)
@@ -296,7 +296,7 @@ def seed_service(checkpoint: Path) -> Iterator[tuple[int, int]]:
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            while not _listens(port):
+            while not listens(port):
                 if process.poll() is not None:
                     sys.exit(f"{' '.join(command)} ended with {process.returncode}")
                 time.sleep(0.1)
@@ -312,13 +312,13 @@ def post(port: int, pictures: Iterator[bytes], labels: str | None, in_flight: in
         with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
             return [_post(connection, picture, labels) for picture in pictures]
 
-    return _in_threads(work, range(in_flight))
+    return in_threads(work, range(in_flight))
 
 
 def _post(connection: http.client.HTTPConnection, picture: bytes, labels: str | None) -> float:
     started = time.perf_counter()
     kind = "multipart/form-data; boundary=wanwu"
-    connection.request("POST", "/predict", _form(picture, labels), {"Content-Type": kind})
+    connection.request("POST", "/predict", form(picture, labels), {"Content-Type": kind})
     response = connection.getresponse()
     answer = response.read()
     if response.status != 200:
@@ -327,11 +327,14 @@ def _post(connection: http.client.HTTPConnection, picture: bytes, labels: str | 
     return time.perf_counter() - started
 
 
-def _form(picture: bytes, labels: str | None) -> bytes:
+def form(picture: bytes, labels: str | None, **fields: str) -> bytes:
+    """Write a form with the boundary `wanwu`: a picture, and fields of text."""
     part = '--wanwu\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
     body = part.format("file", '; filename="picture.jpg"').encode() + picture
     if labels is not None:
-        body += b"\r\n" + part.format("labels", "").encode() + labels.encode()
+        fields["labels"] = labels
+    for name, value in fields.items():
+        body += b"\r\n" + part.format(name, "").encode() + value.encode()
     return body + b"\r\n--wanwu--\r\n"
 
 
@@ -386,7 +389,7 @@ def _row(*cells: object) -> None:
     print(f"| {' | '.join(map(str, cells))} |")
 
 
-def _in_threads(work: Callable[[Any], list[float]], items: Iterable[Any]) -> list[float]:
+def in_threads(work: Callable[[Any], list[float]], items: Iterable[Any]) -> list[float]:
     """Run `work` for every item, each in a thread of its own, and join what they give."""
     given = list(items)
     with ThreadPoolExecutor(len(given)) as pool:
@@ -405,9 +408,12 @@ def _session(path: Path) -> Any:
 
 def _cpu_seconds(group: int | None) -> float:
     """Give the CPU time so far of this process and of every process of a group."""
-    total = time.process_time()
-    if group is None:
-        return total
+    return time.process_time() + (0.0 if group is None else group_cpu_s(group))
+
+
+def group_cpu_s(group: int) -> float:
+    """Give the CPU time so far of every process of a group."""
+    total = 0.0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             # After the name, which may hold spaces: state, ppid, pgrp, …, utime, stime.
@@ -419,7 +425,8 @@ def _cpu_seconds(group: int | None) -> float:
     return total
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Tell whether something listens at a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

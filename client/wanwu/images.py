@@ -5,7 +5,6 @@ Pure functions. Scaling, mean and std are not here: they are inside the ONNX gra
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from collections.abc import Iterator
@@ -17,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from wanwu import contract as _contract
 from wanwu.errors import ImageError
+from wanwu.image_parts import Stream, check_parts
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
@@ -28,6 +29,9 @@ _Number = TypeVar("_Number", int, float)
 
 #: A picture of more pixels than this is refused before it is decoded (64 megapixels).
 MAX_PIXELS = 64_000_000
+
+#: No side may be longer: Pillow spends as much on a row of one pixel as on one of eight.
+MAX_SIDE = 200_000
 
 #: A JPEG is decoded at this many times the size asked for, or more (docs/decisions/0010).
 DRAFT = 3
@@ -131,7 +135,8 @@ def _open(
         return _whole(_from_array(source, max_pixels))
     if isinstance(source, Image.Image):
         _check_size(source, "the picture", max_pixels)
-        return _whole(_upright_rgb(source, "the picture"))
+        # This copies, so that the caller's picture stays as it was.
+        return _whole(_to_rgb(ImageOps.exif_transpose(source), "the picture"))
     name, data = _read(source)
     with _opened(data, name, max_pixels) as image:
         if geometry is not None and isinstance(image, JpegImageFile):
@@ -146,7 +151,8 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); expected an encoded picture such as JPEG")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        check_parts(data, name)
+        with Image.open(Stream(data), formats=FORMATS) as image:
             _check_size(image, name, max_pixels)
             yield image
     except ImageError:
@@ -281,11 +287,27 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             width,
             height,
         )
+    if max(width, height) > MAX_SIDE:
+        raise TooLargeError(
+            f"{name} is {width}x{height} pixels and the limit of a side is {MAX_SIDE:,}; cut it",
+            width,
+            height,
+        )
+    if isinstance(image, TiffImageFile):
+        tile = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
+        # libtiff holds a whole tile, however small the picture that is cut from it.
+        if tile[0] * tile[1] > max_pixels:
+            raise TooLargeError(
+                f"{name} has tiles of {tile[0]}x{tile[1]} pixels and the limit is {max_pixels:,}; "
+                "save it with smaller ones",
+                width,
+                height,
+            )
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    # exif_transpose copies, so a PIL picture of the caller's stays as it was.
-    return _to_rgb(ImageOps.exif_transpose(image), name)
+    ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -297,7 +319,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
                 f"{name} is a grey picture with values from {grey.min()} to {grey.max()}; "
                 "expected 16 bits (0 to 65535); convert it to 8 or 16 bits"
             )
-        return Image.fromarray((grey.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(
             f"{name} holds 32-bit floating point values of unknown range; convert it to 8 bits"

@@ -30,6 +30,7 @@ from wanwu.repository import (
     version_folders,
     write_manifest,
 )
+from wanwu_export.chart_values import write_chart_values
 from wanwu_export.onnx_bank import read_bank
 
 #: Releases kept by default, and models: the newest of each, and two to go back to.
@@ -197,8 +198,13 @@ class Workshop:
     def _write(self, releases: dict[str, Release], keep: int) -> None:
         """Write the manifest of the releases to keep."""
         kept = _kept(releases, max(1, keep))
-        write_manifest(self.repository, Manifest(releases=kept))
         self.manifest = Manifest(releases=kept)
+        write_manifest(self.repository, self.manifest)
+        newest = self.newest
+        if newest is not None:
+            version = str(newest.served["label_bank"])
+            bank = read_bank(self.repository / "label_bank" / version / MODEL_FILE)
+            write_chart_values(self.repository, self.manifest.newest, bank.contract)
 
     def _remove_unlisted(self) -> list[str]:
         """Remove what no release lists: old versions, and what interrupted commands left."""

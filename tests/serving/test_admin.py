@@ -55,7 +55,7 @@ def test_http_needs_the_key_too(repository: Path) -> None:
             urllib.request.urlopen(urllib.request.Request(index, method="POST"))
         headers = {ADMIN_KEY_NAME: server.admin_key}
         request = urllib.request.Request(index, method="POST", headers=headers)
-        with urllib.request.urlopen(request) as answer:  # noqa: S310
+        with urllib.request.urlopen(request) as answer:
             assert {"image_encoder", "label_bank"} <= {m["name"] for m in json.load(answer)}
         metrics = f"http://127.0.0.1:{options.metrics_port}/metrics"
         with urllib.request.urlopen(metrics) as answer:

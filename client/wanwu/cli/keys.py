@@ -52,7 +52,13 @@ def create(
     for each in wanted:
         if each not in SCOPES:
             raise InputError(f"the scope is {each!r}; expected one of {', '.join(SCOPES)}")
-    expires = None if days is None else datetime.now(timezone.utc) + timedelta(days=days)
+    try:
+        expires = None if days is None else datetime.now(timezone.utc) + timedelta(days=days)
+    except OverflowError as error:
+        raise InputError(
+            f"--days is {days:g}, which is past the year 9999; leave it out for a key that never "
+            "expires"
+        ) from error
     key, token = create_key(file, name, tuple(wanted), expires, rate)  # type: ignore[arg-type]
     tell(f"key {key.id} for {key.name} in {file}; it is shown this once:", err=True)
     typer.echo(token)

@@ -28,12 +28,6 @@ from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
 from wanwu.gateway.work import Work
 from wanwu.settings import Settings
 
-ABOUT = """Private, zero-shot Chinese image recognition.
-
-Send `X-API-Key: KEY`, or `Authorization: Bearer TOKEN`. Whatever goes wrong is answered by a
-problem document (RFC 9457): a `code` for programs, a text in Chinese or English by Accept-Language.
-"""
-
 
 def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
     """Put the gateway together; it is connected to Triton while its lifespan lasts.
@@ -51,8 +45,9 @@ def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Doubts about labels are for the library's users; here Python would keep each for ever.
-        warnings.simplefilter("ignore", UserWarning)
+        # Doubts about labels and sizes are for the library's users; here Python would keep each
+        # for ever.
+        warnings.simplefilter("ignore")
         await work.open()
         try:
             if audit is not None:
@@ -68,9 +63,14 @@ def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
     app = FastAPI(
         title="Wanwu",
         version=__version__,
-        description=ABOUT,
+        description="""Private, zero-shot Chinese image recognition.
+
+Send `X-API-Key: KEY`, or `Authorization: Bearer TOKEN`. Whatever goes wrong is answered by a
+problem document (RFC 9457): a `code` for programs, a text in Chinese or English by Accept-Language.
+""",
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     app.state.gateway, app.state.metrics = gateway, metrics

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 
 from wanwu.gateway.bearer import KeySet, TokenVerifier, scopes_of
@@ -117,8 +117,8 @@ class Admission:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._under_way: Counter[tuple[str, str]] = Counter()
 
-    @contextmanager
-    def admit(self, principal: Principal) -> Iterator[None]:
+    @asynccontextmanager
+    async def admit(self, principal: Principal) -> AsyncIterator[None]:
         """Let a request through, and count it while it is under way.
 
         Raises:
@@ -126,9 +126,9 @@ class Admission:
         """
         who = (principal.kind, principal.identity)
         self._check_under_way(who)
-        self._check_rate(who, principal.rate or self._settings.rate)
         self._under_way[who] += 1
         try:
+            await self._check_rate(who, principal.rate or self._settings.rate)
             yield
         finally:
             self._under_way[who] -= 1
@@ -151,11 +151,11 @@ class Admission:
                 retry_after_s=1,
             )
 
-    def _check_rate(self, who: tuple[str, str], rate: str) -> None:
+    async def _check_rate(self, who: tuple[str, str], rate: str) -> None:
         limit = parse(rate)
-        if self._limiter.hit(limit, *who):
+        if await self._limiter.hit(limit, *who):
             return
-        reset = self._limiter.get_window_stats(limit, *who).reset_time
+        reset = (await self._limiter.get_window_stats(limit, *who)).reset_time
         raise Problem(
             "rate_limited",
             f"your limit is {rate}; wait, or ask the gateway's operator for more",

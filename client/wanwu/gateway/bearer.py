@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import jwt
 
 from wanwu.errors import InputError, SetupError
+from wanwu.gateway.checks import Stamp, stamp
 from wanwu.gateway.problems import Problem
 
 ALGORITHMS = ("RS256", "ES256")
@@ -45,10 +47,10 @@ class KeySet:
             )
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at: float | None = None
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
         self._lock = asyncio.Lock()
         if not self._remote:
-            self._stamp = _stamp(source)
+            self._stamp = stamp(source)
             self._keys = _parse(_read_file(source), source)
 
     async def key(self, identity: str | None) -> jwt.PyJWK:
@@ -93,15 +95,17 @@ class KeySet:
             if not wanted():
                 return  # another request has read it meanwhile
             self._read_at = time.monotonic()
-            stamp = None if self._remote else _stamp(self._source)
-            if not self._remote and stamp == self._stamp:
-                return
-            self._stamp = stamp
+            if not self._remote:
+                before, self._stamp = self._stamp, stamp(self._source)
+                if self._stamp == before:
+                    return
             try:
                 read = _fetch if self._remote else _read_file
                 data = await asyncio.to_thread(read, self._source)
                 self._keys = _parse(data, self._source)
-            except (SetupError, OSError, ValueError) as error:
+            except (SetupError, OSError, ValueError, http.client.HTTPException) as error:
+                # Soon again: a key that was withdrawn must not stay for as long as a good answer.
+                self._read_at -= max(0.0, self._cache_s - UNKNOWN_KEY_S)
                 log.error("the key set stays as it was: %s", error)
 
 
@@ -151,21 +155,21 @@ class TokenVerifier:
 
 
 def scopes_of(claims: dict[str, Any]) -> frozenset[str]:
-    """Give the scopes of a token: `scope` is a text with spaces (RFC 9068), or `scp` a list."""
-    scope, scp = claims.get("scope"), claims.get("scp")
-    named = scope.split() if isinstance(scope, str) else []
-    return (
-        frozenset(named + [each for each in scp if isinstance(each, str)])
-        if isinstance(scp, list)
-        else frozenset(named)
-    )
+    """Give the scopes of a token: `scope` (RFC 9068) or `scp`, a text with spaces or a list."""
+    named: list[str] = []
+    for claim in (claims.get("scope"), claims.get("scp")):
+        if isinstance(claim, str):
+            named += claim.split()
+        elif isinstance(claim, list):
+            named += [part for part in claim if isinstance(part, str)]
+    return frozenset(named)
 
 
 def _parse(data: bytes, source: str) -> dict[str | None, jwt.PyJWK]:
     try:
         found = jwt.PyJWKSet.from_dict(json.loads(data)).keys
         usable = {each.key_id: each for each in found if each.algorithm_name in ALGORITHMS}
-    except (jwt.PyJWTError, ValueError, AttributeError) as error:
+    except (jwt.PyJWTError, ValueError, AttributeError, TypeError) as error:
         raise SetupError(
             f"{source} is not a JSON Web Key Set ({error}); expected one as the issuer publishes it"
         ) from error
@@ -189,11 +193,3 @@ def _fetch(source: str) -> bytes:
     if len(data) > MAX_SET_BYTES:
         raise ValueError(f"{source} answered more than {MAX_SET_BYTES} bytes")
     return data
-
-
-def _stamp(source: str) -> tuple[int, int, int] | None:
-    try:
-        found = Path(source).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

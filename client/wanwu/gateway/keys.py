@@ -20,10 +20,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from limits import parse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wanwu.errors import InputError, SetupError
+from wanwu.gateway.checks import check_rate, stamp
 from wanwu.gateway.problems import Problem
 
 Scope = Literal["recognise", "embed", "admin"]
@@ -52,9 +52,7 @@ class Key(BaseModel):
     @field_validator("rate")
     @classmethod
     def _rate(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse(value)
-        return value
+        return None if value is None else check_rate(value)
 
     def state(self, now: datetime) -> Literal["valid", "expired", "revoked"]:
         """Tell whether it may be used."""
@@ -124,8 +122,9 @@ def create_key(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"the key's {place} is {first['input']!r}: {first['msg']}; change it"
+            f"the key's {place} is {first['input']!r}: {message}; change it"
         ) from error
     if key.state(now) == "expired":
         raise InputError(f"the key would expire at {expires}, which is past; give a later time")
@@ -152,7 +151,9 @@ def revoke_key(path: Path, which: str) -> Key:
     found: list[Key] = []
 
     def change(keys: tuple[Key, ...]) -> tuple[Key, ...]:
-        found[:] = [key for key in keys if which in (key.id, key.name) and key.revoked is None]
+        named = [key for key in keys if which in (key.id, key.name) and key.revoked is None]
+        # Expired ones may have the name too.
+        found[:] = [key for key in named if key.state(now) == "valid"] or named
         if not found:
             raise InputError(
                 f"no key that is not revoked has the id or name {which!r}; `wanwu keys list` "
@@ -181,7 +182,7 @@ class KeyStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = self._stamp()
+        self._seen = stamp(self._path)
         self._keys = _by_id(read_keys(path))
         self._looked = time.monotonic()
 
@@ -219,23 +220,16 @@ class KeyStore:
         if now - self._looked < RELOAD_S:
             return
         self._looked = now
-        stamp = self._stamp()
-        if stamp == self._seen:
+        now_seen = stamp(self._path)
+        if now_seen == self._seen:
             return
-        self._seen = stamp
+        self._seen = now_seen
         try:
             self._keys = _by_id(read_keys(self._path))
         except SetupError as error:
             log.error("the keys are as they were: %s", error)
         else:
             log.info("the file of keys was read again: %s", self._path)
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _by_id(file: KeyFile) -> dict[str, Key]:
@@ -251,15 +245,20 @@ def _change(
 ) -> None:
     """Change the file as a whole, one process at a time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if missing_ok:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):
             keys = KeyFile().keys if missing_ok and not path.exists() else read_keys(path).keys
             data = KeyFile(keys=change(keys)).model_dump_json(indent=2) + "\n"
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as half:
-                half.write(data)
-            # The file keeps its own permissions; a new one is for its owner alone.
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half:
+                half.write(data.encode())
+            # The file keeps its permissions, and its owner where root changes it for another; a
+            # new one is for its owner alone.
             if path.exists():
-                Path(half.name).chmod(path.stat().st_mode & 0o777)
+                was = path.stat()
+                if os.geteuid() == 0:
+                    os.chown(half.name, was.st_uid, was.st_gid)
+                Path(half.name).chmod(was.st_mode & 0o777)
             Path(half.name).replace(path)
     except OSError as error:
         raise SetupError(f"the file of keys {path} cannot be written: {error}") from error

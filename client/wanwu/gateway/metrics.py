@@ -36,7 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # Each series would have another beside it that tells when it began.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -26,6 +26,8 @@ JSON, FORM = "application/json", "multipart/form-data"
 #: Separators between labels in one field of a form, as on the command line.
 SEPARATORS = re.compile("[,，、;；\n]")
 MAX_FIELDS = 5_000
+#: Commas in JSON. What is wrong with each value is noted before the first is told.
+MAX_COMMAS = 50_000
 MAX_TOP_K = 1_000
 
 M = TypeVar("M", bound=BaseModel)
@@ -128,8 +130,14 @@ async def read_question(
     if kind == FORM and form is not None:
         return _checked(question, await _from_form(request, form, settings))
     if kind == JSON:
+        body = await _body(request)
+        if body.count(b",") > MAX_COMMAS:
+            raise Problem(
+                "request_invalid",
+                f"the JSON has more than {MAX_COMMAS} values; send several requests",
+            )
         try:
-            return question.model_validate_json(await _body(request))
+            return question.model_validate_json(body)
         except ValidationError as error:
             raise _invalid(error) from error
     expected = JSON if form is None else f"{FORM} or {JSON}"
@@ -137,6 +145,15 @@ async def read_question(
         "media_type_unsupported",
         f"the request's Content-Type is {kind or 'missing'!r}; expected {expected}",
     )
+
+
+class _FormParser(MultiPartParser):
+    """A parser that knows whether a form was whole: of others the last field is lost."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def read_form(request: Request, settings: GatewaySettings) -> dict[str, list[Any]]:
@@ -151,7 +168,7 @@ async def read_form(request: Request, settings: GatewaySettings) -> dict[str, li
             "media_type_unsupported",
             f"the request's Content-Type is {kind or 'missing'!r}; expected {FORM}",
         )
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         request.stream(),
         max_files=settings.max_pictures + 1,
@@ -162,6 +179,8 @@ async def read_form(request: Request, settings: GatewaySettings) -> dict[str, li
     parser.spool_max_size = 2 * settings.max_body_bytes
     try:
         form = await parser.parse()
+        if not parser.ended:
+            raise MultiPartException("its last boundary is missing")
     except MultiPartException as error:
         code = "pictures_too_many" if error.message.startswith("Too many files") else None
         raise Problem(

@@ -92,10 +92,14 @@ def allowed(scope: Scope) -> Any:
         principal = await gateway.authenticator.principal(request.headers, trace.source)
         trace.principal = principal
         principal.require(scope)
-        with gateway.admission.admit(principal):
+        async with gateway.admission.admit(principal):
             yield
 
     return Depends(check)
+
+
+#: A component of OpenAPI, since an answer about several pictures holds problems too.
+PROBLEM = {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -105,7 +109,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         codes = [f"`{code}`: {title}" for code, (each, title) in CODES.items() if each == status]
         described[status] = {
             "description": "; ".join(codes),
-            "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM}},
         }
     return described  # type: ignore[return-value]
 

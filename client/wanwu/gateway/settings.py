@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from limits import parse
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wanwu.errors import InputError
+from wanwu.gateway.checks import check_rate
+
+PREFIX = "WANWU_GATEWAY_"
 
 Strings = Annotated[tuple[str, ...], NoDecode]
 
@@ -22,7 +25,7 @@ class GatewaySettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="WANWU_GATEWAY_", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
     host: str = "127.0.0.1"
@@ -55,7 +58,7 @@ class GatewaySettings(BaseSettings):
 
     #: A request's body, and all bodies that are held at a time.
     max_body_bytes: int = Field(32_000_000, ge=1_000)
-    max_held_bytes: int = Field(256_000_000, ge=1_000)
+    max_held_bytes: int = Field(128_000_000, ge=1_000)
     max_pictures: int = Field(16, ge=1)
     max_pixels: int = Field(40_000_000, ge=1)
     max_labels: int = Field(2_000, ge=1)
@@ -98,8 +101,7 @@ class GatewaySettings(BaseSettings):
     @field_validator("rate")
     @classmethod
     def _rate(cls, value: str) -> str:
-        parse(value)
-        return value
+        return check_rate(value)
 
     @model_validator(mode="after")
     def _fit_together(self) -> GatewaySettings:
@@ -128,8 +130,14 @@ def gateway_settings(**given: object) -> GatewaySettings:
     """Take what is given and is not None, else what the environment says, else the defaults.
 
     Raises:
-        InputError: a setting cannot be used; the message names it.
+        InputError: a setting cannot be used, or there is none of a name; the message names it.
     """
+    known = {PREFIX + name.upper() for name in GatewaySettings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise InputError(
+            f"the gateway has no setting {', '.join(unknown)}; docs/gateway.md lists those it has"
+        )
     try:
         return GatewaySettings(**{key: each for key, each in given.items() if each is not None})  # type: ignore[arg-type]
     except ValidationError as error:

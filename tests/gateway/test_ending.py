@@ -1,0 +1,116 @@
+"""The gateway ends in order, and says so when Triton is overloaded or too slow."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from support.clones import with_queue
+from support.http import form, post_picture
+from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.samples import cat_photo
+
+
+def test_it_finishes_what_it_has_and_ends(server, start_gateway) -> None:
+    body, kind = form(("file", cat_photo()))
+    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with start_gateway(server.url) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+            connection.sendall(head.encode() + body[:-100])
+            time.sleep(0.3)
+            gateway.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", gateway.port))
+            connection.sendall(body[-100:])
+            answer = connection.recv(100_000)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert gateway.process.wait(30) == 0
+
+
+def test_what_does_not_end_in_time_is_left(server, start_gateway) -> None:
+    with start_gateway(server.url, DRAIN_S=1) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+            connection.sendall(b"1")
+            time.sleep(0.3)
+            started = time.monotonic()
+            gateway.stop()
+        assert time.monotonic() - started < 10
+
+
+def test_a_full_queue_is_503_and_tells_when_to_come_back(
+    repository: Path, tmp_path: Path, start_gateway
+) -> None:
+    folder = with_queue(repository, tmp_path / "model_repository", 1)
+    options = ServerOptions(folder, grpc_port=free_port(), metrics_port=None)
+    with EmbeddedServer(options) as small, start_gateway(small.url) as gateway:
+        post_picture(gateway.url, "/predict", cat_photo())
+
+        def ask(_: int) -> Any:
+            return post_picture(gateway.url, "/predict", cat_photo())
+
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, range(96)))
+    refused = [answer for answer in answers if answer.status != 200]
+    assert {(each.status, each.json()["code"]) for each in refused} == {(503, "overloaded")}
+    assert all(int(each.headers["Retry-After"]) >= 1 for each in refused)
+    assert len(refused) < len(answers)
+
+
+def test_a_triton_that_hangs_is_504(repository: Path, start_gateway) -> None:
+    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+    with (
+        EmbeddedServer(options) as server,
+        start_gateway(server.url, "--timeout-s", "1") as gateway,
+    ):
+        assert post_picture(gateway.url, "/predict", cat_photo()).status == 200
+        os.killpg(server.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            answer = post_picture(gateway.url, "/predict", cat_photo())
+            spent = time.monotonic() - started
+        finally:
+            os.killpg(server.pid, signal.SIGCONT)
+    assert (answer.status, answer.json()["code"]) == (504, "deadline")
+    assert spent < 3
+
+
+def test_probes_answer_while_pictures_are_decoded(gateway) -> None:
+    slowest = 0.0
+    ended = threading.Event()
+
+    def probe() -> None:
+        nonlocal slowest
+        while not ended.is_set():
+            started = time.monotonic()
+            with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.recv(9999).startswith(b"HTTP/1.1 200")
+            slowest = max(slowest, time.monotonic() - started)
+
+    probing = threading.Thread(target=probe)
+    probing.start()
+    large = _large_png()
+    for _ in range(2):
+        assert post_picture(gateway.url, "/predict", large).status == 200
+    ended.set()
+    probing.join()
+    assert slowest < 1.0  # decoding takes longer than that
+
+
+def _large_png() -> bytes:
+    held = io.BytesIO()
+    Image.effect_noise((5000, 5000), 60).save(held, "PNG", compress_level=1)
+    return held.getvalue()

@@ -1,2 +1,0 @@
-def test_smoke(gateway):
-    assert gateway.url
