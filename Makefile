@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench bench-decode bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-slow bench bench-decode bench-export bench-labels lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: $(MANIFEST) ## Export the starter model, serve it, name real photographs
 test: $(INSTALLED) ## Check style and types, then run the tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
+
+test-gateway: $(INSTALLED) ## Test the gateway: callers, hostile uploads, audit log, the page in a browser
+	$(BIN)/pytest tests/gateway
 
 test-slow: $(INSTALLED) ## Test every model family, version swaps and faults under load
 	$(BIN)/pytest tests/checkpoints tests/swaps tests/faults

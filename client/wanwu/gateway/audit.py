@@ -26,6 +26,8 @@ from wanwu.errors import InputError, SetupError
 #: What the first line of all follows.
 GENESIS = "0" * 64
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+#: About the length of the line of a request with many pictures.
+_LONG_LINE = 4_096
 #: The end of a file in which its last line is looked for.
 _TAIL_BYTES = 1_000_000
 
@@ -62,6 +64,7 @@ class AuditLog:
         self._path, self._rotate_bytes, self._fsync = path, rotate_bytes, fsync
         self._last = Link(0, GENESIS)
         self._size = 0
+        self._failing = False
         if path is None:
             self._file = sys.stdout.fileno()
             return
@@ -86,6 +89,7 @@ class AuditLog:
         Raises:
             AuditError: it is not. The file is as it was.
         """
+        self._failing = True
         if self._path is not None and self._size >= self._rotate_bytes:
             self._rotate(self._path)
         link, line = _line(record, self._last)
@@ -101,6 +105,17 @@ class AuditLog:
             raise AuditError(f"{error}") from error
         self._last = link
         self._size += len(line)
+        self._failing = False
+
+    def check(self) -> None:
+        """Check that lines can be written, if the last could not.
+
+        Raises:
+            AuditError: they cannot.
+        """
+        if self._failing:
+            # As long as other lines, which must fit too.
+            self.write({"event": "resumed", "room": " " * _LONG_LINE})
 
     def close(self) -> None:
         """Let go of the file."""

@@ -113,7 +113,11 @@ class Edge:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _write(self, scope: Scope, trace: Trace, status: int) -> None:
-        if self._audit is not None and scope["path"] not in PROBES:
+        if self._audit is None:
+            return
+        if scope["path"] == "/readyz":
+            self._audit.check()  # others may be able to write theirs
+        if scope["path"] not in PROBES:
             route = route_of(scope)
             path = scope["path"][:200] if route == UNKNOWN else None
             self._audit.write(trace.record(scope["method"], route, path, status))

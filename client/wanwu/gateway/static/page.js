@@ -64,14 +64,16 @@ function setPicture(picture) {
 }
 
 async function recognize() {
+  if (!at("bank").options.length && !(await loadBanks())) return;
   if (!state.picture) {
     showError("还没有图片：请先选择、拖入、粘贴或拍一张。");
     return;
   }
   const form = new FormData();
   form.append("file", state.picture);
-  const labels = at("labels").value.trim();
-  if (labels) form.append("labels", labels);
+  // The last separator of a list is none.
+  const labels = at("labels").value.split(/[,，、;；\n]/).map((label) => label.trim()).filter(Boolean);
+  if (labels.length) form.append("labels", labels.join("\n"));
   else if (at("bank").value) form.append("bank", at("bank").value);
   const turn = ++state.asked;
   at("go").disabled = true;
@@ -152,9 +154,8 @@ at("file").addEventListener("change", (event) => setPicture(event.target.files[0
 at("camera").addEventListener("click", startCamera);
 at("shoot").addEventListener("click", shoot);
 at("cancel").addEventListener("click", stopCamera);
-at("form").addEventListener("submit", async (event) => {
+at("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!at("bank").options.length && !(await loadBanks())) return;
   recognize();
 });
 for (const name of ["dragover", "dragleave", "drop"]) {

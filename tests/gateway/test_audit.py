@@ -1,0 +1,307 @@
+"""The audit log: every request has its line, and a line that is not as written is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.http import post_picture, request
+from wanwu import Recognizer
+from wanwu.errors import InputError, SetupError
+from wanwu.gateway.audit import GENESIS, AuditError, AuditLog, files_of, verify
+from wanwu.samples import cat_photo
+
+Line = dict[str, Any]
+
+
+def lines_of(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def line_of(gateway: Any, answer: Any) -> Line:
+    request_id = answer.headers["X-Request-ID"]
+    (found,) = (each for each in lines_of(gateway.audit) if each.get("request_id") == request_id)
+    return found
+
+
+def written(path: Path, count: int, rotate_bytes: int = 10**9) -> Path:
+    log = AuditLog(path, rotate_bytes=rotate_bytes, fsync=False)
+    for number in range(count):
+        log.write({"event": "request", "source": f"10.0.0.{number}"})
+    log.close()
+    return path
+
+
+def test_a_line_tells_all_but_the_picture(gateway, recognizer: Recognizer) -> None:
+    answer = post_picture(gateway.url, "/v1/recognize", cat_photo(), bank="seed18")
+    line = line_of(gateway, answer)
+    best = recognizer.recognize(cat_photo(), bank="seed18").top
+    assert line["pictures"] == [
+        {
+            "sha256": hashlib.sha256(cat_photo()).hexdigest(),
+            "bytes": len(cat_photo()),
+            "format": "JPEG",
+            "width": 451,
+            "height": 300,
+            "label": best.label,
+            "score": pytest.approx(best.score),
+        }
+    ]
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/recognize", 200)
+    assert (line["banks"], line["model"]) == (["seed18"], "wanwu-starter")
+    assert line["fingerprint"] == str(recognizer.contract().fingerprint)
+    assert line["source"] == line["principal"]["id"] == "127.0.0.1"
+    assert line["ms"] > 0
+
+
+def test_own_labels_are_counted_and_not_written(gateway) -> None:
+    answer = post_picture(gateway.url, "/v1/recognize", cat_photo(), labels="猫,王小明的身份证")
+    assert line_of(gateway, answer)["labels"] == 2
+    assert "王小明".encode() not in gateway.audit.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data", "status", "code"),
+    [
+        ("POST", "/predict", b"no picture", 415, "picture_type_unsupported"),
+        ("GET", "/predict", None, 405, "method_not_allowed"),
+        ("GET", "/nowhere?secret=1", None, 404, "route_unknown"),
+        ("GET", "/v1/banks/none/labels", None, 404, "bank_unknown"),
+    ],
+)
+def test_a_refused_request_has_its_line(gateway, method, path, data, status, code) -> None:
+    if data is None:
+        answer = request(gateway.url + path, method)
+    else:
+        answer = post_picture(gateway.url, path, data)
+    line = line_of(gateway, answer)
+    assert (line["status"], line["code"]) == (status, code)
+    assert "secret" not in json.dumps(line)
+
+
+def test_probes_have_no_line(gateway) -> None:
+    before = len(lines_of(gateway.audit))
+    for path in ("/healthz", "/readyz"):
+        assert request(gateway.url + path).status == 200
+    assert len(lines_of(gateway.audit)) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("order-7.a_b", True), ("", False), ("x" * 65, False), ("a b", False)]
+)
+def test_a_callers_request_id_is_kept_where_it_is_plain(gateway, given, kept) -> None:
+    answer = request(f"{gateway.url}/v1/banks", headers={"X-Request-ID": given})
+    assert (answer.headers["X-Request-ID"] == given) is kept
+    assert lines_of(gateway.audit)[-1]["request_id"] == answer.headers["X-Request-ID"]
+
+
+def test_forwarded_addresses_are_believed_of_named_proxies_alone(server, start_gateway) -> None:
+    headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7"}
+    with start_gateway(server.url) as plain:
+        assert line_of(plain, request(plain.url, headers=headers))["source"] == "127.0.0.1"
+    with start_gateway(server.url, TRUSTED_PROXIES="10.0.0.0/8,127.0.0.1") as behind:
+        assert line_of(behind, request(behind.url, headers=headers))["source"] == "203.0.113.7"
+
+
+def test_the_log_of_a_gateway_verifies_and_goes_on_after_a_restart(server, start_gateway) -> None:
+    with start_gateway(server.url) as gateway:
+        request(f"{gateway.url}/v1/banks")
+        gateway.stop()
+    with start_gateway(server.url, audit=gateway.audit) as again:
+        request(f"{again.url}/v1/banks")
+        again.stop()
+    assert [line["event"] for line in lines_of(gateway.audit)] == ["start", "request", "stop"] * 2
+    assert verify([gateway.audit]).lines == 6
+
+
+def test_a_second_gateway_on_the_same_log_does_not_start(gateway, server) -> None:
+    command = ["gateway", "--no-auth", "--port", "0", "--url", server.url]
+    program = "from wanwu.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command, "--audit", str(gateway.audit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 5
+    assert "another process writes it" in done.stderr
+
+
+def test_standard_output_has_the_lines_and_nothing_else(server, start_gateway) -> None:
+    with start_gateway(server.url, audit=Path("-")) as gateway:
+        request(f"{gateway.url}/v1/banks")
+        gateway.stop()
+    lines = [line for line in gateway.log.read_bytes().splitlines() if line.startswith(b"{")]
+    assert [json.loads(line)["event"] for line in lines] == ["start", "request", "stop"]
+
+
+TAMPERED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "another source": lambda all: [*all[:4], all[4].replace(b"10.0.0.4", b"10.0.0.5"), *all[5:]],
+    "another time": lambda all: [all[0], all[1].replace(b'"time":"2', b'"time":"1'), *all[2:]],
+    "a space": lambda all: [all[0], all[1].replace(b",", b", ", 1), *all[2:]],
+    "another hash": lambda all: [*all[:4], all[4][:-5] + b'0"}\n', *all[5:]],
+    "a line less": lambda all: [*all[:4], *all[5:]],
+    "two lines changed over": lambda all: [*all[:4], all[5], all[4], *all[6:]],
+    "a line twice": lambda all: [*all[:4], all[3], *all[4:]],
+    "a line of another log": lambda all: [*all[:4], b'{"seq":5}\n', *all[4:]],
+    "no end": lambda all: [*all[:-1], all[-1][:-1]],
+    "not text": lambda all: [*all[:4], b"\xff\xfe\n", *all[4:]],
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_tampered_log_is_found(tmp_path: Path, how: str) -> None:
+    path = written(tmp_path / "audit.jsonl", 9)
+    assert verify([path]).lines == 9
+    before = path.read_bytes()
+    path.write_bytes(b"".join(TAMPERED[how](before.splitlines(keepends=True))))
+    assert path.read_bytes() != before
+    with pytest.raises(InputError, match=r"audit\.jsonl line \d"):
+        verify([path])
+
+
+def test_a_line_hashed_anew_does_not_fit_the_next(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    head = second.rpartition(b',"hash"')[0].replace(b"10.0.0.1", b"10.0.0.9")
+    digest = hashlib.sha256(head).hexdigest()
+    path.write_bytes(first + head + f',"hash":"{digest}"}}\n'.encode() + third)
+    with pytest.raises(InputError, match="line 3 is number 3 and does not follow number 2"):
+        verify([path])
+
+
+def run_verify(*arguments: object) -> subprocess.CompletedProcess[str]:
+    program = "from wanwu.cli import main; main()"
+    command = [sys.executable, "-c", program, "audit", "verify", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_lines_cut_off_the_end_are_found_by_the_last_hash(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    last = verify([path]).last.hash
+    assert run_verify(path, "--last", last).returncode == 0
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    assert run_verify(path).returncode == 0  # the chain itself is whole
+    cut = run_verify(path, "--last", last)
+    assert cut.returncode == 2
+    assert "lines are missing at the end" in cut.stderr
+
+
+def test_files_that_were_set_aside_belong_to_the_chain(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 200, rotate_bytes=10_000)
+    files = files_of(path)
+    assert len(files) > 3
+    assert verify(files).lines == 200
+    assert run_verify(path).returncode == 0
+    alone = run_verify(path, path)
+    assert alone.returncode == 2
+    files[1].unlink()
+    with pytest.raises(InputError, match="a line is missing"):
+        verify(files_of(path))
+
+
+def test_the_beginning_that_was_not_checked_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 200, rotate_bytes=10_000)
+    shutil.copy(path, tmp_path / "copy.jsonl")
+    assert (
+        "are in other files, which were not checked" in run_verify(tmp_path / "copy.jsonl").stdout
+    )
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "there is no"), (b"", "has no line")])
+def test_no_log_is_told(tmp_path: Path, content: bytes | None, says: str) -> None:
+    if content is not None:
+        (tmp_path / "audit.jsonl").write_bytes(content)
+    done = run_verify(tmp_path / "audit.jsonl")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_half_a_line_is_removed_and_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    with path.open("ab") as file:
+        file.write(b'{"seq":4,"half')
+    AuditLog(path, rotate_bytes=10**9, fsync=True).close()
+    assert lines_of(path)[-1] | {"time": "", "prev": "", "hash": ""} == {
+        "seq": 4,
+        "time": "",
+        "event": "recovered",
+        "half_line_bytes": 14,
+        "prev": "",
+        "hash": "",
+    }
+    assert verify([path]).lines == 4
+
+
+def test_a_log_whose_last_line_was_changed_is_not_continued(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    path.write_bytes(path.read_bytes().replace(b"10.0.0.2", b"10.0.0.9"))
+    with pytest.raises(SetupError, match=r"the last line of .* was changed"):
+        AuditLog(path, rotate_bytes=10**9, fsync=False)
+
+
+def test_the_first_line_follows_nothing(tmp_path: Path) -> None:
+    assert lines_of(written(tmp_path / "audit.jsonl", 1))[0]["prev"] == GENESIS
+
+
+def test_half_of_a_surrogate_pair_is_written_as_json_has_it(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl", rotate_bytes=10**9, fsync=False)
+    log.write({"event": "request", "label": "\ud800"})
+    log.close()
+    assert lines_of(tmp_path / "audit.jsonl")[0]["label"] == "\ud800"
+    assert verify([tmp_path / "audit.jsonl"]).lines == 1
+
+
+@contextmanager
+def room_for(path: Path, size: int, process: int = 0) -> Iterator[None]:
+    """Let a process write no file longer than the log is now and `size` bytes more.
+
+    A write past that is cut short, and the next one fails: as on a full disk.
+    """
+    before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    held = path.stat().st_size if path.exists() else 0
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (held + size, before[1]))
+    yield
+    resource.prlimit(process, resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_lets_no_request_through(server, start_gateway) -> None:
+    with start_gateway(server.url) as gateway:
+
+        def predict() -> Any:
+            return post_picture(gateway.url, "/predict", cat_photo())
+
+        assert predict().status == 200
+        with room_for(gateway.audit, 2_000, gateway.process.pid):
+            answers = [predict() for _ in range(8)]
+            ready, alive = (request(gateway.url + path).status for path in ("/readyz", "/healthz"))
+        assert (ready, alive) == (503, 200)
+        assert request(f"{gateway.url}/readyz").status == 200
+        assert predict().status == 200
+    answered = [answer for answer in answers if answer.status == 200]
+    refused = [answer for answer in answers if answer.status != 200]
+    assert {(each.status, each.json()["code"]) for each in refused} == {(503, "audit_failed")}
+    assert len(answered) < len(answers)
+    lines = lines_of(gateway.audit)
+    assert sum(line.get("route") == "/predict" for line in lines) == len(answered) + 2
+    assert verify([gateway.audit]).lines == len(lines)
+
+
+def test_a_line_that_cannot_be_written_leaves_the_chain_whole(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl", rotate_bytes=10**9, fsync=False)
+    log.write({"event": "request"})
+    with room_for(tmp_path / "audit.jsonl", 50), pytest.raises(AuditError, match="were written"):
+        log.write({"event": "request"})
+    log.write({"event": "request"})
+    log.close()
+    assert verify([tmp_path / "audit.jsonl"]).lines == 2

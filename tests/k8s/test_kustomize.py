@@ -1,0 +1,226 @@
+"""What a cluster needs beside the chart: every folder builds, fits, and agrees with the chart."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+K8S = Path(__file__).parents[2] / "k8s"
+CHART = K8S.parent / "helm" / "wanwu"
+FOLDERS = sorted(path.parent.name for path in K8S.glob("*/kustomization.yaml"))
+DOCKERFILES = sorted(K8S.glob("images/*/Dockerfile"))
+#: Kinds that Kubernetes' own schemas do not hold.
+OF_OTHERS = {"ServiceMonitor"}
+
+Need = Callable[[bool, str], None]
+Objects = list[dict[str, Any]]
+
+
+def built(need: Need, folder: str) -> Objects:
+    kubectl = shutil.which("kubectl")
+    need(kubectl is not None, "kubectl")
+    done = subprocess.run([kubectl, "kustomize", K8S / folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def rendered(need: Need, *words: str) -> Objects:
+    helm = shutil.which("helm")
+    need(helm is not None, "helm")
+    command = [helm, "template", "x", CHART, "--namespace=wanwu", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def of_kind(objects: Objects, kind: str) -> Objects:
+    return [each for each in objects if each["kind"] == kind]
+
+
+def adapter_config() -> dict[str, Any]:
+    return yaml.safe_load((K8S / "prometheus-adapter" / "config.yaml").read_text())
+
+
+def test_there_are_folders() -> None:
+    assert {"namespace", "prometheus-adapter", "dcgm", "kind"} <= set(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_builds_and_fits_kubernetes_schema(need, folder: str) -> None:
+    objects = built(need, folder)
+    assert objects
+    for each in objects:
+        if each["kind"] not in OF_OTHERS:
+            kubernetes_validate.validate(each, "1.35", strict=True)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_container_of_a_folder_is_hardened(need, folder: str) -> None:
+    for each in of_kind(built(need, folder), "Deployment"):
+        pod = each["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_namespace_takes_restricted_pods_alone(need) -> None:
+    (namespace,) = built(need, "namespace")
+    labels = namespace["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_adapter_has_every_metric_that_the_charts_hpa_asks_for(need) -> None:
+    objects = rendered(
+        need,
+        "--set=imageRegistry=registry.example.internal,repository.pvc.claimName=models",
+        "--set=gateway.auth.keysSecret=keys,monitoring.enabled=true",
+        "--set=autoscaling.driver=prometheus-adapter",
+    )
+    (hpa,) = (
+        each
+        for each in of_kind(objects, "HorizontalPodAutoscaler")
+        if each["metadata"]["name"].endswith("-triton")
+    )
+    asked = {
+        kind: {m[kind]["metric"]["name"] for m in hpa["spec"]["metrics"] if kind in m}
+        for kind in ("pods", "external")
+    }
+    config = adapter_config()
+    assert asked["pods"] == {rule["name"]["as"] for rule in config["rules"]}
+    assert asked["external"] == {rule["name"]["as"] for rule in config["externalRules"]}
+
+
+def test_the_adapter_reads_the_charts_recording_rules_alone(need) -> None:
+    recorded = (CHART / "templates" / "monitoring" / "recording-rules.yaml").read_text()
+    config = adapter_config()
+    for rule in (*config["rules"], *config["externalRules"]):
+        series = rule["seriesQuery"].partition("{")[0]
+        assert f"record: {series}\n" in recorded
+
+
+def test_an_outage_is_not_read_as_idleness(need) -> None:
+    config = adapter_config()
+    for rule in (*config["rules"], *config["externalRules"]):
+        assert "vector(" not in rule["metricsQuery"]
+
+
+def test_the_adapters_own_chart_is_told_the_same_rules() -> None:
+    values = yaml.safe_load((K8S / "prometheus-adapter" / "values.yaml").read_text())
+    config = adapter_config()
+    assert values["rules"]["custom"] == config["rules"]
+    assert values["rules"]["external"] == config["externalRules"]
+    assert values["rules"]["default"] is False
+
+
+def test_a_new_series_is_seen_within_a_scrape(need) -> None:
+    (adapter,) = of_kind(built(need, "prometheus-adapter"), "Deployment")
+    arguments = adapter["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--metrics-relist-interval=15s" in arguments
+    values = yaml.safe_load((K8S / "prometheus-adapter" / "values.yaml").read_text())
+    assert values["metricsRelistInterval"] == "15s"
+
+
+def test_the_adapter_may_look_up_pods_and_nothing_more(need) -> None:
+    roles = of_kind(built(need, "prometheus-adapter"), "ClusterRole")
+    rules = {role["metadata"]["name"]: role["rules"] for role in roles}
+    (rule,) = rules["wanwu-prometheus-adapter"]
+    assert (rule["resources"], rule["verbs"]) == (["namespaces", "pods"], ["get", "list", "watch"])
+
+
+def test_dcgm_counts_what_the_rules_read(need) -> None:
+    (config,) = of_kind(built(need, "dcgm"), "ConfigMap")
+    lines = config["data"]["dcgm-metrics.csv"].splitlines()
+    counted = {line.partition(",")[0] for line in lines if line and not line.startswith("#")}
+    rules = "".join(path.read_text() for path in (CHART / "templates" / "monitoring").glob("*.tpl"))
+    assert set(re.findall(r"DCGM_\w+", rules)) <= counted
+    values = yaml.safe_load((K8S / "dcgm" / "values.yaml").read_text())
+    assert values["dcgmExporter"]["config"]["name"] == config["metadata"]["name"]
+
+
+def test_dcgms_series_keep_the_workloads_names_apart(need) -> None:
+    (monitor,) = of_kind(built(need, "dcgm"), "ServiceMonitor")
+    assert monitor["spec"]["endpoints"][0]["honorLabels"] is False
+
+
+def test_the_trial_in_kind_renders_and_finds_its_models(need) -> None:
+    objects = rendered(need, f"--values={K8S / 'kind' / 'values.yaml'}")
+    text = yaml.safe_dump_all(objects)
+    assert "nvidia.com/gpu" not in text
+    claims = {
+        each["metadata"]["name"] for each in of_kind(built(need, "kind"), "PersistentVolumeClaim")
+    }
+    assert claims == {"wanwu-models"}
+    assert "claimName: wanwu-models" in text
+
+
+def test_no_image_names_a_registry(need) -> None:
+    for folder in FOLDERS:
+        for image in re.findall(
+            r"^\s*(?:- )?image: (\S+)", yaml.safe_dump_all(built(need, folder)), re.M
+        ):
+            assert "." not in image.partition("/")[0].partition(":")[0], (folder, image)
+    for file in DOCKERFILES:
+        (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", file.read_text(), re.M)
+        assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base)
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_an_image_is_not_root_and_small(file: Path) -> None:
+    text = file.read_text()
+    last = text.rpartition("\nFROM ")[2]
+    assert re.findall(r"^USER (\S+)$", last, re.M) == ["1000:1000"]
+    # What built it stays behind: wheels, and layers that pip wrote.
+    assert "RUN" not in last
+    assert re.findall(r"^COPY (.+)$", last, re.M) == ["--from=build /opt/wanwu /opt/wanwu"]
+
+
+def wheel(folder: Path) -> tuple[Path, str]:
+    """Make a wheel of one empty package: its path and its hash."""
+    file = folder / "tiny-1.0-py3-none-any.whl"
+    info = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("tiny/__init__.py", "")
+        made.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        made.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        made.writestr(f"{info}/RECORD", "")
+    return file, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("hash_is_right", [True, False])
+def test_an_images_command_installs_wheels_by_their_hash_alone(
+    tmp_path: Path, file: Path, hash_is_right: bool
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    _, digest = wheel(tmp_path / "wheels")
+    wanted = digest if hash_is_right else "0" * 64
+    (tmp_path / "requirements.txt").write_text(f"tiny==1.0 --hash=sha256:{wanted}\n")
+    (command,) = re.findall(r"^RUN ((?:.*\\\n)*.*)$", file.read_text(), re.M)
+    for place in ("/wheels", "/opt/wanwu", "/requirements.txt"):
+        command = command.replace(f" {place}", f" {tmp_path}{place}")
+    venv.create(tmp_path / "base", with_pip=True)
+    (tmp_path / "opt").mkdir()
+    path = f"{tmp_path / 'base' / 'bin'}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env={"PATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode == 0) == hash_is_right, done.stderr
+    installed = list((tmp_path / "opt").glob("wanwu/lib/python*/site-packages/tiny"))
+    assert bool(installed) == hash_is_right
