@@ -58,6 +58,18 @@ bench-decode: $(INSTALLED) ## Measure decoding a JPEG of 12 megapixels
 bench-labels: $(INSTALLED) ## Measure a bank of 50,000 labels: building it, recognising against it
 	$(BIN)/python export/bench/bench_labels.py
 
+BUNDLE ?= dist/wanwu.tar.gz
+
+bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; EXPORT=1: the export image too
+	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --models $(WANWU_MODEL_REPOSITORY) $(if $(EXPORT),--export)
+
+bundle-verify: $(INSTALLED) ## Check every file of the archive
+	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --verify
+
+deploy: $(MANIFEST) ## Install into the cluster that kubectl speaks to: make deploy VALUES=mine.yaml
+	@test -n "$(VALUES)" || { echo "give your values file: make deploy VALUES=mine.yaml"; exit 2; }
+	sh k8s/airgap/install.sh install -f $(VALUES)
+
 lint: $(INSTALLED) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -64,7 +64,7 @@ class DeadlineError(ServerError):
 class ModelMissingError(ServerError):
     """The server runs, but does not serve the model asked for."""
 
-    def __init__(self, message: str, model: str | None) -> None:
+    def __init__(self, message: str, model: str | None = None) -> None:
         super().__init__(message)
         self.model = model
 

@@ -19,6 +19,7 @@ from support.http import post_picture, request
 from wanwu import Recognizer
 from wanwu.errors import InputError, SetupError
 from wanwu.gateway.audit import GENESIS, AuditError, AuditLog, files_of, verify
+from wanwu.gateway.keys import create_key
 from wanwu.samples import cat_photo
 
 Line = dict[str, Any]
@@ -89,6 +90,31 @@ def test_a_refused_request_has_its_line(gateway, method, path, data, status, cod
     assert "secret" not in json.dumps(line)
 
 
+def test_a_line_says_whose_request_it_was_and_how_it_was_refused(
+    server, start_gateway, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    key, token = create_key(keys, "前台", ("recognise",))
+    with start_gateway(server.url, "--keys-file", str(keys), MAX_BODY_BYTES=100_000) as gateway:
+
+        def line(data: bytes, **headers: str) -> Line:
+            return line_of(gateway, post_picture(gateway.url, "/predict", data, headers))
+
+        mine = {"X-API-Key": token}
+        who = {"kind": "key", "id": key.id, "name": "前台"}
+        assert line(cat_photo(), **mine)["principal"] == who
+        damaged, large = line(cat_photo()[:-9000], **mine), line(bytes(200_000), **mine)
+        unknown, forged = line(cat_photo()), line(cat_photo(), **{"X-API-Key": token[:-1] + "_"})
+    assert (damaged["status"], damaged["code"]) == (422, "picture_damaged")
+    assert damaged["pictures"][0]["code"] == "picture_damaged"
+    assert (large["status"], large["code"]) == (413, "body_too_large")
+    assert damaged["principal"] == large["principal"] == who
+    assert (unknown["status"], unknown["code"]) == (401, "credentials_missing")
+    assert (forged["status"], forged["code"]) == (401, "credentials_invalid")
+    assert "principal" not in unknown | forged
+    assert token.encode() not in gateway.audit.read_bytes()
+
+
 def test_probes_have_no_line(gateway) -> None:
     before = len(lines_of(gateway.audit))
     for path in ("/healthz", "/readyz"):
@@ -145,6 +171,13 @@ def test_standard_output_has_the_lines_and_nothing_else(server, start_gateway) -
     assert [json.loads(line)["event"] for line in lines] == ["start", "request", "stop"]
 
 
+def test_a_gateway_without_a_log_warns(server, start_gateway) -> None:
+    with start_gateway(server.url, audit=Path("off")) as gateway:
+        assert request(f"{gateway.url}/v1/banks").status == 200
+        assert "the audit log is off" in gateway.log.read_text()
+    assert not Path("off").exists()
+
+
 TAMPERED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "another source": lambda all: [*all[:4], all[4].replace(b"10.0.0.4", b"10.0.0.5"), *all[5:]],
     "another time": lambda all: [all[0], all[1].replace(b'"time":"2', b'"time":"1'), *all[2:]],
@@ -167,6 +200,25 @@ def test_a_tampered_log_is_found(tmp_path: Path, how: str) -> None:
     path.write_bytes(b"".join(TAMPERED[how](before.splitlines(keepends=True))))
     assert path.read_bytes() != before
     with pytest.raises(InputError, match=r"audit\.jsonl line \d"):
+        verify([path])
+
+
+def test_any_other_byte_is_found(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    before = path.read_bytes()
+    for place in range(len(before)):
+        path.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
+        with pytest.raises(InputError, match=r"audit\.jsonl line \d"):
+            verify([path])
+
+
+def test_a_line_that_was_put_there_does_not_fit_the_next(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 5)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]))
+    written(path, 1)  # which fits the three before it
+    path.write_bytes(path.read_bytes() + b"".join(lines[3:]))
+    with pytest.raises(InputError, match="line 5 is number 4 and does not follow number 4"):
         verify([path])
 
 
@@ -210,6 +262,35 @@ def test_files_that_were_set_aside_belong_to_the_chain(tmp_path: Path) -> None:
         verify(files_of(path))
 
 
+def test_a_gateway_sets_files_aside_and_goes_on_with_the_chain(server, start_gateway) -> None:
+    with start_gateway(server.url, AUDIT_ROTATE_BYTES=10_000) as gateway:
+        answers = [request(f"{gateway.url}/v1/banks") for _ in range(80)]
+        gateway.stop()
+    files = files_of(gateway.audit)
+    assert len(files) > 2
+    noted = {line.get("request_id") for file in files for line in lines_of(file)}
+    assert {answer.headers["X-Request-ID"] for answer in answers} <= noted
+    assert run_verify(gateway.audit).returncode == 0
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"seq":6,"half'])
+def test_the_chain_goes_on_after_an_end_in_the_midst_of_setting_aside(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    path = written(tmp_path / "audit.jsonl", 5)
+    path.rename(tmp_path / "audit.000000000005.jsonl")
+    if left is not None:
+        path.write_bytes(left)
+    written(path, 2)
+    assert verify(files_of(path)).lines == 7 + bool(left)
+
+
+def test_the_first_line_that_is_missing_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    assert "lines before number 2 are in other files" in run_verify(path).stdout
+
+
 def test_the_beginning_that_was_not_checked_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "audit.jsonl", 200, rotate_bytes=10_000)
     shutil.copy(path, tmp_path / "copy.jsonl")
@@ -241,6 +322,15 @@ def test_half_a_line_is_removed_and_told(tmp_path: Path) -> None:
         "hash": "",
     }
     assert verify([path]).lines == 4
+
+
+def test_half_a_line_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 3)
+    with path.open("ab") as file:
+        file.write(b'{"seq":4,"half')
+    with room_for(path, 20), pytest.raises(SetupError, match=r"cannot be written: .* were written"):
+        AuditLog(path, rotate_bytes=10**9, fsync=False)
+    assert verify([path]).lines == 3
 
 
 def test_a_log_whose_last_line_was_changed_is_not_continued(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_what_is_no_picture_is_refused_in_chinese(page) -> None:
     drop(page, b"no picture", "a.txt", "text/plain")
     page.wait_for_selector("#error:visible")
     assert page.inner_text("#error").startswith("这不是可读取的图片：")
+    page.wait_for_selector("#preview", state="hidden")
     assert page.locator("#bars li").count() == 0
 
 
@@ -169,6 +170,26 @@ def test_the_keyboard_is_enough(page) -> None:
         page.press("#choose", "Enter")
     chooser.value.set_files({"name": "cat.jpg", "mimeType": "image/jpeg", "buffer": cat_photo()})
     assert bars(page)[0][0] == "猫"
+
+
+def test_the_tab_key_leads_through_everything_and_out(page) -> None:
+    focused = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id || document.activeElement.href"))
+    assert focused == ["choose", "camera", "bank", "labels", "go", f"{page.url}docs"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement === document.body")
+
+
+@pytest.mark.parametrize("kind", ["script", "style"])
+def test_nothing_that_is_put_into_the_page_takes_effect(page, kind: str) -> None:
+    put = "(kind) => document.body.append(Object.assign(document.createElement(kind), "
+    page.evaluate(put + "{ textContent: 'window.taken = true' }))", kind)
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.taken") is None
+    assert "CSP inline" in page.wrongs
+    page.wrongs.clear()  # the rule was to be broken
 
 
 def test_every_field_has_a_name(page) -> None:
@@ -213,6 +234,11 @@ def test_the_description_needs_no_other_host(browser, gateway) -> None:
     with browser.new_context() as context:
         tab = watched(context.new_page(), gateway.url)
         tab.goto(f"{gateway.url}/docs")
+        tab.wait_for_selector("#operations-recognise-predict")
+        assert [each.inner_text() for each in tab.locator(".opblock-summary-path").all()] == [
+            *("/predict", "/v1/recognize", "/v1/embed", "/v1/banks", "/v1/banks/{name}/labels"),
+            *("/healthz", "/readyz", "/metrics"),
+        ]
         tab.click("#operations-recognise-recognize button")
         tab.wait_for_selector("text=Name what pictures show")
         assert tab.wrongs == []

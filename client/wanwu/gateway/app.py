@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,8 +17,8 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from wanwu import __version__
-from wanwu.errors import WanwuError
-from wanwu.gateway.audit import AuditLog
+from wanwu.errors import SetupError, WanwuError
+from wanwu.gateway.audit import AuditError, AuditLog
 from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
 from wanwu.gateway.edge import Edge
 from wanwu.gateway.metrics import Metrics
@@ -27,6 +28,8 @@ from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
 from wanwu.gateway.work import Work
 from wanwu.settings import Settings
+
+log = logging.getLogger("wanwu.gateway")
 
 
 def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
@@ -50,15 +53,11 @@ def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
         warnings.simplefilter("ignore")
         await work.open()
         try:
-            if audit is not None:
-                audit.write({"event": "start", "version": __version__, "auth": settings.auth})
             yield
-            if audit is not None:
-                audit.write({"event": "stop"})
         finally:
             await work.close()
             if audit is not None:
-                audit.close()
+                _close_audit(audit)
 
     app = FastAPI(
         title="Wanwu",
@@ -97,7 +96,23 @@ def open_audit(settings: GatewaySettings) -> AuditLog | None:
     if settings.audit == "off":
         return None
     path = None if settings.audit == "-" else Path(settings.audit)
-    return AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
+    audit = AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
+    try:
+        audit.write({"event": "start", "version": __version__, "auth": settings.auth})
+    except AuditError as error:
+        raise SetupError(
+            f"the audit log {settings.audit} cannot be written: {error}; give a file that this "
+            "process may write, and no other gateway does"
+        ) from error
+    return audit
+
+
+def _close_audit(audit: AuditLog) -> None:
+    try:
+        audit.write({"event": "stop"})
+    except AuditError as error:
+        log.error("the audit log's last line could not be written: %s", error)
+    audit.close()
 
 
 async def _problem(request: Request, problem: Problem) -> JSONResponse:

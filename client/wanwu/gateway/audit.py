@@ -71,12 +71,12 @@ class AuditLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open(path)
-        except OSError as error:
+            self._continue(path)
+        except (OSError, AuditError) as error:
             raise SetupError(
                 f"the audit log {path} cannot be written: {error}; give a file that this process "
                 "may write, and no other gateway does"
             ) from error
-        self._continue(path)
 
     @property
     def sequence(self) -> int:
@@ -125,12 +125,11 @@ class AuditLog:
     def _continue(self, path: Path) -> None:
         """Go on from the last whole line; what a killed process left of another is removed."""
         size = os.fstat(self._file).st_size
-        tail = os.pread(self._file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-        whole = tail.rfind(b"\n") + 1
-        self._size = size - (len(tail) - whole)
-        last = tail[:whole].splitlines()[-1:]
-        if last:
-            self._last = _link(last[0], f"the last line of {path}")
+        self._size, last = _end_of(self._file)
+        if last is not None:
+            self._last = _link(last, f"the last line of {path}")
+        else:
+            self._last = _last_set_aside(path)
         if self._size == size:
             return
         os.ftruncate(self._file, self._size)
@@ -207,6 +206,27 @@ def _open(path: Path) -> int:
         os.close(file)
         raise
     return file
+
+
+def _end_of(file: int) -> tuple[int, bytes | None]:
+    """Give where the last whole line of a file ends, and that line."""
+    size = os.fstat(file).st_size
+    tail = os.pread(file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    whole = tail.rfind(b"\n") + 1
+    return size - (len(tail) - whole), next(iter(tail[:whole].splitlines()[-1:]), None)
+
+
+def _last_set_aside(path: Path) -> Link:
+    """Give the line before a file's first: it may have ended just after one was set aside."""
+    aside = files_of(path)[:-1]
+    if not aside:
+        return Link(0, GENESIS)
+    try:
+        with aside[-1].open("rb") as file:
+            _, last = _end_of(file.fileno())
+    except OSError as error:
+        raise SetupError(f"the audit log {aside[-1]} cannot be read: {error}") from error
+    return _link(last or b"", f"the last line of {aside[-1]}")
 
 
 def _line(record: dict[str, Any], before: Link) -> tuple[Link, bytes]:

@@ -70,7 +70,7 @@ class Edge:
                 await self._app(scope, body.receive, keep)
             except asyncio.CancelledError:
                 # The time to drain is over.
-                self._write(scope, trace, NO_ANSWER)
+                self._note_left(scope, trace)
                 raise
             except Exception:
                 # The app has answered with an internal problem, which is sent all the same.
@@ -78,7 +78,7 @@ class Edge:
             finally:
                 body.release()
             if not answer:
-                self._write(scope, trace, NO_ANSWER)
+                self._note_left(scope, trace)
                 return
             await self._send(scope, trace, answer, body, send)
 
@@ -111,6 +111,14 @@ class Edge:
             await send(message)
         await body.linger()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _note_left(self, scope: Scope, trace: Trace) -> None:
+        """Write the line of a request that nobody waits for any more."""
+        try:
+            self._write(scope, trace, NO_ANSWER)
+        except AuditError as error:
+            self._metrics.audit_failures.inc()
+            log.error("the audit log cannot be written: %s", error)
 
     def _write(self, scope: Scope, trace: Trace, status: int) -> None:
         if self._audit is None:

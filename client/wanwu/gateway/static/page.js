@@ -43,10 +43,16 @@ async function loadBanks() {
   }
 }
 
+// What was found stands out; what is under way does not.
+function showStatus(text, found = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("found", found);
+}
+
 function showError(text) {
   at("error").textContent = text;
   at("error").hidden = false;
-  at("status").textContent = "";
+  showStatus("");
   at("bars").replaceChildren();
   at("about").hidden = true;
 }
@@ -78,7 +84,7 @@ async function recognize() {
   const turn = ++state.asked;
   at("go").disabled = true;
   at("error").hidden = true;
-  at("status").textContent = "正在识别…";
+  showStatus("正在识别…");
   const started = performance.now();
   try {
     const answer = await ask("/v1/recognize", { method: "POST", body: form });
@@ -92,9 +98,12 @@ async function recognize() {
 
 function show(answer, ms) {
   const [picture] = answer.results;
-  at("status").textContent = picture.uncertain
-    ? "不确定：没有一个标签足够合适。"
-    : `这是：${picture.predictions[0].label}`;
+  showStatus(
+    picture.uncertain
+      ? "不确定：没有一个标签足够合适。"
+      : `这是：${picture.predictions[0].label}`,
+    true,
+  );
   at("bars").replaceChildren(...picture.predictions.map(bar));
   at("seconds").textContent = `${Math.round(ms)} 毫秒，其中服务 ${Math.round(answer.seconds * 1000)} 毫秒`;
   at("model").textContent = answer.model;
@@ -137,7 +146,7 @@ function stopCamera() {
   state.stream = null;
   for (const id of ["viewfinder", "shoot", "cancel"]) at(id).hidden = true;
   at("camera").hidden = false;
-  at("preview").hidden = !state.picture;
+  at("preview").hidden = !at("preview").hasAttribute("src");
 }
 
 function shoot() {
@@ -149,6 +158,11 @@ function shoot() {
   canvas.toBlob(setPicture, "image/jpeg", 0.92);
 }
 
+// The browser cannot draw every picture that the service reads, such as TIFF.
+at("preview").addEventListener("error", () => {
+  at("preview").removeAttribute("src");
+  at("preview").hidden = true;
+});
 at("choose").addEventListener("click", () => at("file").click());
 at("file").addEventListener("change", (event) => setPicture(event.target.files[0]));
 at("camera").addEventListener("click", startCamera);

@@ -1,0 +1,147 @@
+{{/* Names and labels. Other templates pass (list . "component"). */}}
+
+{{- define "wanwu.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- /* 40 leaves room for the longest ending under the 63 of a Service. */ -}}
+{{- default $whole .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "wanwu.selectorLabels" -}}
+{{ include "wanwu.releaseLabels" (first .) }}
+app.kubernetes.io/component: {{ last . }}
+{{- end -}}
+
+{{- define "wanwu.labels" -}}
+{{- $root := first . -}}
+{{ include "wanwu.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* An image's address: (list . image defaultTag). A digest wins over the tag. */}}
+{{- define "wanwu.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- printf "%s/%s" (trimSuffix "/" $root.Values.imageRegistry) $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default (index . 2) $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "wanwu.tritonImage" -}}
+{{- include "wanwu.image" (list . .Values.triton.image (printf "%s-py3" .Values.triton.image.release)) -}}
+{{- end -}}
+
+{{- define "wanwu.gatewayImage" -}}
+{{- include "wanwu.image" (list . .Values.gateway.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* "true" where Triton has a latency histogram of ordinary models: from 26.01. Else empty. */}}
+{{- define "wanwu.histograms" -}}
+{{- $release := splitList "." .Values.triton.image.release -}}
+{{- if ge (add (mul 100 (first $release | atoi)) (last $release | atoi)) 2601 }}true{{ end -}}
+{{- end -}}
+
+{{/* Every pod: no user root, no identity in the cluster, only the system calls of the runtime. */}}
+{{- define "wanwu.podSecurity" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Every container. */}}
+{{- define "wanwu.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Name of the Secret with the keys of Triton. */}}
+{{- define "wanwu.keysSecret" -}}
+{{- default (printf "%s-keys" (include "wanwu.fullname" .)) .Values.triton.security.existingSecret -}}
+{{- end -}}
+
+{{/* Names of the Secrets with Triton's certificate, and with the one that its callers here show. */}}
+{{- define "wanwu.tlsSecret" -}}
+{{- default (printf "%s-triton-tls" (include "wanwu.fullname" .)) .Values.triton.tls.existingSecret -}}
+{{- end -}}
+{{- define "wanwu.clientTlsSecret" -}}
+{{- default (printf "%s-client-tls" (include "wanwu.fullname" .)) .Values.triton.tls.clientSecret -}}
+{{- end -}}
+
+{{/* Whole cores of Triton's CPU limit, at least 1; 0 without a limit. */}}
+{{- define "wanwu.cores" -}}
+{{- $limit := toString (dig "limits" "cpu" "" .Values.triton.resources) -}}
+{{- if hasSuffix "m" $limit }}{{ max 1 (div (trimSuffix "m" $limit | atoi) 1000) -}}
+{{- else if $limit }}{{ max 1 (float64 $limit | floor | int) -}}
+{{- else }}0{{ end -}}
+{{- end -}}
+
+{{/* Spread pods: (list . "component"). A pod that cannot be spread still starts. */}}
+{{- define "wanwu.spread" -}}
+topologySpreadConstraints:
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "wanwu.selectorLabels" $ | nindent 8 }}
+  {{- end }}
+{{- end -}}
+
+{{/* How pods of the namespace speak to Triton, as environment of `wanwu`. */}}
+{{- define "wanwu.clientEnv" -}}
+- name: WANWU_URL
+  value: dns:///{{ include "wanwu.fullname" . }}-triton.{{ .Release.Namespace }}.svc:8001
+- {name: WANWU_TIMEOUT_S, value: {{ .Values.gateway.timeoutSeconds | quote }}}
+- {name: WANWU_CACHE_DIR, value: /tmp/wanwu}
+{{- if .Values.triton.security.inferenceKey }}
+- name: WANWU_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ include "wanwu.keysSecret" . | quote }}, key: inference}
+{{- end }}
+{{- if .Values.triton.tls.enabled }}
+- {name: WANWU_TLS_CA, value: /tls/server/ca.crt}
+{{- if .Values.triton.tls.mutual }}
+- {name: WANWU_TLS_CERT, value: /tls/client/tls.crt}
+- {name: WANWU_TLS_KEY, value: /tls/client/tls.key}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "wanwu.clientMounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.triton.tls.enabled }}
+- {name: server-tls, mountPath: /tls/server, readOnly: true}
+{{- if .Values.triton.tls.mutual }}
+- {name: client-tls, mountPath: /tls/client, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "wanwu.clientVolumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- if .Values.triton.tls.enabled }}
+- name: server-tls
+  secret:
+    secretName: {{ include "wanwu.tlsSecret" . | quote }}
+    # The authority alone: the server's key is the server's.
+    items: [{key: ca.crt, path: ca.crt}]
+{{- if .Values.triton.tls.mutual }}
+- name: client-tls
+  secret: {secretName: {{ include "wanwu.clientTlsSecret" . | quote }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,102 @@
+{{/* The gateway's pod, the same in its Deployment and its StatefulSet. */}}
+{{- define "wanwu.gateway.pod" -}}
+{{- $g := .Values.gateway -}}
+metadata:
+  labels:
+    {{- include "wanwu.selectorLabels" (list . "gateway") | nindent 4 }}
+  annotations:
+    kubectl.kubernetes.io/default-container: gateway
+spec:
+  serviceAccountName: {{ include "wanwu.fullname" . }}-gateway
+  {{- include "wanwu.podSecurity" . | nindent 2 }}
+  terminationGracePeriodSeconds: {{ add $g.preStopSeconds $g.drainSeconds 5 }}
+  containers:
+    - name: gateway
+      image: {{ include "wanwu.gatewayImage" . }}
+      imagePullPolicy: {{ $g.image.pullPolicy }}
+      command: [wanwu, gateway]
+      env:
+        {{- include "wanwu.gateway.env" . | nindent 8 }}
+      {{- include "wanwu.containerSecurity" . | nindent 6 }}
+      ports:
+        - {name: http, containerPort: 8000}
+        - {name: metrics, containerPort: 9090}
+      # Triton may be long in starting, so readiness alone asks for it.
+      startupProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 2
+        failureThreshold: 60
+      readinessProbe:
+        httpGet: {path: /readyz, port: http}
+        periodSeconds: 5
+        timeoutSeconds: 5
+      livenessProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      lifecycle:
+        preStop:
+          # It serves on until every proxy knows that the pod has left the Service.
+          exec: {command: [sleep, {{ int $g.preStopSeconds | quote }}]}
+      resources:
+        {{- toYaml $g.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "wanwu.clientMounts" . | nindent 8 }}
+        {{- if $g.auth.keysSecret }}
+        - {name: keys, mountPath: /keys, readOnly: true}
+        {{- end }}
+        {{- if $g.auth.jwt.jwksSecret }}
+        - {name: jwks, mountPath: /jwks, readOnly: true}
+        {{- end }}
+        {{- if eq $g.audit.mode "pvc" }}
+        - {name: audit, mountPath: /audit}
+        {{- end }}
+  volumes:
+    {{- include "wanwu.clientVolumes" . | nindent 4 }}
+    {{- with $g.auth.keysSecret }}
+    # As a folder: the kubelet renews it, and the gateway sees a changed file within a second.
+    - name: keys
+      secret: {secretName: {{ quote . }}, defaultMode: 0440}
+    {{- end }}
+    {{- with $g.auth.jwt.jwksSecret }}
+    - name: jwks
+      secret: {secretName: {{ quote . }}, defaultMode: 0440}
+    {{- end }}
+  {{- include "wanwu.spread" (list . "gateway") | nindent 2 }}
+  {{- with $g.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $g.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "wanwu.gateway.env" -}}
+{{- $g := .Values.gateway -}}
+{{ include "wanwu.clientEnv" . }}
+- {name: WANWU_GATEWAY_HOST, value: 0.0.0.0}
+- {name: WANWU_GATEWAY_PORT, value: "8000"}
+- {name: WANWU_GATEWAY_METRICS_PORT, value: "9090"}
+- {name: WANWU_GATEWAY_DRAIN_S, value: {{ int $g.drainSeconds | quote }}}
+- {name: WANWU_GATEWAY_AUDIT, value: {{ ternary "/audit/audit.jsonl" "-" (eq $g.audit.mode "pvc") | quote }}}
+{{- if not $g.auth.enabled }}
+- {name: WANWU_GATEWAY_AUTH, value: "off"}
+{{- end }}
+{{- if $g.auth.keysSecret }}
+- {name: WANWU_GATEWAY_KEYS_FILE, value: /keys/keys.json}
+{{- end }}
+{{- with $g.auth.jwt }}
+{{- if or .jwksSecret .jwksUrl }}
+- {name: WANWU_GATEWAY_JWKS, value: {{ ternary "/jwks/jwks.json" .jwksUrl (ne .jwksSecret "") | quote }}}
+- {name: WANWU_GATEWAY_JWT_ISSUER, value: {{ .issuer | quote }}}
+- {name: WANWU_GATEWAY_JWT_AUDIENCE, value: {{ .audience | quote }}}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $g.settings }}
+{{- /* toJson writes 10000000, where Go's own writing is 1e+07. */}}
+- {name: {{ $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,120 @@
+{{/* Triton's model configs, laid beside the static ones as configs/chart.pbtxt. */}}
+
+{{/* A tower: (list . "image_encoder"). No dims: Triton reads them from model.onnx. */}}
+{{- define "wanwu.config.tower" -}}
+{{- $root := first . -}}{{- $image := eq (last .) "image_encoder" -}}
+{{- with $root.Values.triton -}}
+{{- $gpu := eq .profile "gpu" -}}
+{{- $cores := include "wanwu.cores" $root | int -}}
+{{- $instances := .instances.text | int -}}
+{{- if $image }}{{ $instances = .instances.image | int | default (ternary 1 $cores $gpu) }}{{ end -}}
+{{- /* Texts are rare beside pictures: they may take half of the cores. */ -}}
+{{- $threads := max 1 (div (ternary $cores (div $cores 2) $image) (max 1 $instances)) -}}
+{{- /* The client sends texts by 64. */ -}}
+{{- $batch := ternary (int .batching.maxBatchSize) (max 64 (int .batching.maxBatchSize)) $image -}}
+backend: "onnxruntime"
+max_batch_size: {{ $batch }}
+dynamic_batching {
+{{- with .batching.preferredBatchSizes | default (ternary list (list 4) $gpu) }}
+{{- if $image }}
+  preferred_batch_size: [ {{ range $i, $size := . }}{{ if $i }}, {{ end }}{{ int $size }}{{ end }} ]
+{{- end }}
+{{- end }}
+  max_queue_delay_microseconds: {{ int64 .batching.queueDelayUs }}
+  default_queue_policy {
+    max_queue_size: {{ int64 .batching.maxQueueSize }}
+    timeout_action: REJECT
+    default_timeout_microseconds: {{ int64 .batching.queueTimeoutUs }}
+  }
+}
+instance_group [ { kind: {{ ternary "KIND_GPU" "KIND_CPU" $gpu }} count: {{ $instances }} } ]
+{{- if $cores }}
+# Without a number onnxruntime starts a thread for each core of the host, not of the limit.
+parameters { key: "intra_op_thread_count" value: { string_value: "{{ $threads }}" } }
+parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
+{{- end }}
+{{- if $gpu }}
+{{- include "wanwu.config.accelerators" (list $root $image $batch) }}
+{{- end }}
+{{- if .warmup }}
+{{- include "wanwu.config.warmup" (list $root $image $batch) }}
+{{- end }}
+{{- if include "wanwu.histograms" $root }}
+model_metrics {
+  metric_control: [ {
+    metric_identifier { family: "nv_inference_first_response_histogram_ms" }
+    histogram_options { buckets: [ {{ range $i, $edge := .latencyBucketsMs }}{{ if $i }}, {{ end }}{{ int64 $edge }}{{ end }} ] }
+  } ]
+}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* CUDA, and for the image tower TensorRT: (list . isImage largestBatch). */}}
+{{- define "wanwu.config.accelerators" -}}
+{{- $root := index . 0 -}}{{- $size := $root.Values.model.image -}}{{- $batch := index . 2 -}}
+{{- with $root.Values.triton }}
+optimization {
+  execution_accelerators {
+    gpu_execution_accelerator: [
+{{- if and .tensorrt.enabled (index $ 1) }}
+      {
+        name: "tensorrt"
+        parameters { key: "precision_mode" value: {{ .tensorrt.precision | quote }} }
+        parameters { key: "trt_builder_optimization_level" value: "{{ int .tensorrt.optimizationLevel }}" }
+        # Building an engine takes minutes; the cache makes the next start take seconds.
+        parameters { key: "trt_engine_cache_enable" value: "true" }
+        parameters { key: "trt_engine_cache_path" value: {{ include "wanwu.engines" $root | quote }} }
+        parameters { key: "trt_timing_cache_enable" value: "true" }
+{{- if $size.height }}
+{{- $shape := printf "%dx%dx3" (int $size.height) (int $size.width) }}
+        # One engine for every batch: without shapes it is built anew for each larger one.
+        parameters { key: "trt_profile_min_shapes" value: "PIXELS:1x{{ $shape }}" }
+        parameters { key: "trt_profile_opt_shapes" value: "PIXELS:{{ last .batching.preferredBatchSizes | default $batch | int }}x{{ $shape }}" }
+        parameters { key: "trt_profile_max_shapes" value: "PIXELS:{{ $batch }}x{{ $shape }}" }
+{{- end }}
+      },
+{{- end }}
+      {
+        name: "cuda"
+        # By default the arena doubles when it grows, and never shrinks.
+        parameters { key: "arena_extend_strategy" value: "kSameAsRequested" }
+{{- with .gpu.memLimitBytes }}
+        parameters { key: "gpu_mem_limit" value: "{{ int64 . }}" }
+{{- end }}
+      }
+    ]
+  }
+}
+{{- end }}
+{{- end -}}
+
+{{/* Where TensorRT's engines of this model, release and setting are: others are not for it. */}}
+{{- define "wanwu.engines" -}}
+{{- $of := list .Values.model.fingerprint .Values.triton.image.release .Values.triton.tensorrt .Values.triton.batching.maxBatchSize -}}
+/cache/tensorrt-{{ toJson $of | sha256sum | trunc 12 }}
+{{- end -}}
+
+{{/* Requests that Triton answers itself before it is ready: (list . isImage largestBatch). */}}
+{{- define "wanwu.config.warmup" -}}
+{{- $model := (index . 0).Values.model -}}
+{{- $input := printf `key: "INPUT_IDS" value: { data_type: TYPE_INT64 dims: [ %d ] zero_data: true }` (int $model.text.maxLength) -}}
+{{- if index . 1 -}}
+{{- $input = printf `key: "PIXELS" value: { data_type: TYPE_UINT8 dims: [ %d, %d, 3 ] zero_data: true }` (int $model.image.height) (int $model.image.width) -}}
+{{- end -}}
+{{- if ternary $model.image.height $model.text.maxLength (index . 1) }}
+model_warmup [
+  { name: "one" batch_size: 1 inputs { {{ $input }} } },
+  { name: "largest" batch_size: {{ index . 2 }} inputs { {{ $input }} } }
+]
+{{- end }}
+{{- end -}}
+
+{{/* A label bank is made of constants: one instance on the CPU, and no batching. */}}
+{{- define "wanwu.config.bank" -}}
+backend: "onnxruntime"
+max_batch_size: 0
+instance_group [ { kind: KIND_CPU count: 1 } ]
+parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
+parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
+{{- end -}}

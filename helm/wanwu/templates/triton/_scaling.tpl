@@ -1,0 +1,23 @@
+{{/* How fast Triton's pods may come and go; the same for both scalers. */}}
+{{- define "wanwu.scaling.behavior" -}}
+{{- with .Values.autoscaling -}}
+# Latency does not fall in step with pods, so a step is capped.
+scaleUp:
+  stabilizationWindowSeconds: 0
+  selectPolicy: Max
+  policies:
+    - {type: Percent, value: {{ int .scaleUpPercent }}, periodSeconds: 15}
+    - {type: Pods, value: {{ int .scaleUpPods }}, periodSeconds: 15}
+scaleDown:
+  stabilizationWindowSeconds: {{ int .scaleDownStabilizationSeconds }}
+  selectPolicy: Max
+  policies:
+    - {type: Percent, value: {{ int .scaleDownPercent }}, periodSeconds: 60}
+{{- end }}
+{{- end -}}
+
+{{/* For KEDA: 0 for NaN, and nothing where the series is missing, so that an outage is seen. */}}
+{{- define "wanwu.scaling.query" -}}
+{{- $series := printf "%s{%s}" (last .) (include "wanwu.monitoring.recorded" (first .)) -}}
+(max({{ $series }}) >= 0) or 0 * count({{ $series }})
+{{- end -}}

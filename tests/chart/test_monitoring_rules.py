@@ -1,0 +1,209 @@
+"""The recording rules: what every scaler, alarm and panel reads, in good and in bad times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from chart.rules.promtool import (
+    SOURCES,
+    Promtool,
+    between,
+    buckets_ms,
+    counter,
+    named,
+    pod,
+    present,
+    steady,
+    tower,
+    write_rules,
+)
+
+SIGNALS = (
+    "wanwu_request_p95_ms",
+    "wanwu_queue_ms",
+    "wanwu_request_rate",
+    "wanwu_error_ratio",
+    "wanwu_reject_ratio",
+    "wanwu_batch_size",
+)
+
+
+@pytest.fixture(scope="module")
+def rules(need, tmp_path_factory: pytest.TempPathFactory) -> Promtool:
+    return write_rules(need, tmp_path_factory.mktemp("rules"))
+
+
+def test_promtool_takes_the_rules(rules: Promtool) -> None:
+    rules.check()
+
+
+def edges_around(value: float) -> tuple[int, int]:
+    edges = [0, *buckets_ms()]
+    place = int(np.searchsorted(edges, value))
+    return edges[place - 1], edges[place]
+
+
+def test_an_idle_fleet_has_signals_of_zero_and_none_is_nan(rules: Promtool) -> None:
+    rules.play(pod("a") | pod("b"), *(("10m", f"sum({each})", 0.0) for each in SIGNALS))
+
+
+def test_a_steady_fleet_has_the_signals_of_its_load(rules: Promtool) -> None:
+    load = pod("a", rate=20, queue_ms=10) | pod("b", rate=60, queue_ms=30, batch=8)
+    rules.play(
+        load,
+        ("10m", between("wanwu_request_rate", 79.9, 80.1), 1),
+        # Of all requests, not of all pods: those of the busier pod count more.
+        ("10m", between("wanwu_queue_ms", 24.9, 25.1), 1),
+        ("10m", between("wanwu_batch_size", 80 / 12.5 - 0.01, 80 / 12.5 + 0.01), 1),
+        ("10m", between("wanwu_request_p95_ms", *edges_around(50)), 1),
+    )
+
+
+def test_one_slow_pod_of_ten_shows_as_far_as_its_requests_do(rules: Promtool) -> None:
+    fast = {k: v for n in range(9) for k, v in pod(f"fast-{n}", rate=10).items()}
+    slow = pod("slow", rate=1, latencies_ms=[1900.0], queue_ms=1800)
+    # It answers 1 in 91 requests, so 95 in 100 are fast all the same.
+    rules.play(fast | slow, ("10m", between("wanwu_request_p95_ms", 25, 50), 1))
+    slow = pod("slow", rate=10, latencies_ms=[1900.0], queue_ms=1800)
+    rules.play(fast | slow, ("10m", between("wanwu_request_p95_ms", 1000, 2000), 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_p95_of_a_mixed_fleet_is_that_of_the_pooled_latencies(
+    rules: Promtool, seed: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    series, pooled = {}, []
+    for number in range(10):
+        waited = chance.lognormal(np.log(chance.uniform(15, 400)), 0.5, 400)
+        series |= pod(f"pod-{number}", rate=400 / 15, latencies_ms=waited)
+        pooled.append(waited)
+    true = float(np.quantile(np.concatenate(pooled), 0.95))
+    rules.play(series, ("10m", between("wanwu_request_p95_ms", *edges_around(true)), 1))
+
+
+def test_a_counter_that_begins_anew_neither_jumps_nor_falls(rules: Promtool) -> None:
+    restarted = {name: f"{values} {values}" for name, values in pod(rate=20, steps=20).items()}
+    restarted |= {named("up"): steady(1, 41)}
+    rules.play(
+        restarted,
+        ("4m45s", between("wanwu_request_rate", 15, 21), 1),
+        ("5m30s", between("wanwu_request_rate", 10, 21), 1),
+        ("8m", between("wanwu_request_rate", 19.9, 20.1), 1),
+        ("5m30s", between("wanwu_request_p95_ms", 25, 50), 1),
+    )
+
+
+def test_signals_are_missing_when_every_scrape_is_lost_so_that_scalers_hold(
+    rules: Promtool,
+) -> None:
+    lost = {name: f"{values} stale" for name, values in pod(rate=20, steps=20).items()}
+    lost |= {named("up"): "1x20 0x40"}
+    rules.play(
+        lost,
+        ("4m", present("wanwu_request_p95_ms"), 1),
+        *(("8m", present(signal), 0) for signal in SIGNALS),
+    )
+
+
+def test_a_new_pod_takes_nothing_away_and_its_load_is_added(rules: Promtool) -> None:
+    new = {name: f"_x20 {values}" for name, values in pod("new", rate=30).items()}
+    rules.play(
+        pod("old", rate=30) | new,
+        ("4m", between("wanwu_request_rate", 29.9, 30.1), 1),
+        ("5m15s", between("wanwu_request_rate", 29.9, 60.1), 1),
+        ("8m", between("wanwu_request_rate", 59.9, 60.1), 1),
+    )
+
+
+def test_a_pod_of_another_release_or_namespace_does_not_count(rules: Promtool) -> None:
+    others = {
+        tower("nv_inference_request_success", job="shop/y-wanwu-triton"): counter(500),
+        tower("nv_inference_request_success", namespace="lab", job="lab/x-wanwu-triton"): counter(
+            500
+        ),
+    }
+    rules.play(pod(rate=20) | others, ("10m", between("sum(wanwu_request_rate)", 19.9, 20.1), 1))
+
+
+def test_refusals_are_no_errors(rules: Promtool) -> None:
+    rules.play(
+        pod(rate=90, failed=3, rejected=7),
+        ("10m", between("wanwu_error_ratio", 0.0299, 0.0301), 1),
+        ("10m", between("wanwu_reject_ratio", 0.0699, 0.0701), 1),
+    )
+
+
+def test_a_fleet_that_fails_everything_has_an_error_ratio_of_one(rules: Promtool) -> None:
+    rules.play(pod(rate=0, failed=5), ("10m", "sum(wanwu_error_ratio)", 1))
+
+
+def test_an_older_release_gives_the_slowest_pods_quantile(need, tmp_path) -> None:
+    rules = write_rules(need, tmp_path, "triton.image.release=24.10")
+    summary = "nv_inference_request_summary_us"
+    series = {
+        tower(summary, pod="fast", quantile="0.95"): steady(40_000),
+        tower(summary, pod="slow", quantile="0.95"): steady(300_000),
+        tower(summary, pod="slow", quantile="0.5"): steady(900_000),
+        tower(summary, pod="idle", quantile="0.95"): " ".join(["NaN"] * 40),
+    }
+    rules.play(series, ("9m", "sum(wanwu_request_p95_ms)", 300))
+
+
+def test_an_older_release_that_is_idle_gives_zero(need, tmp_path) -> None:
+    rules = write_rules(need, tmp_path, "triton.image.release=24.10")
+    summary = "nv_inference_request_summary_us"
+    series = {
+        tower(summary, quantile="0.95"): " ".join(["NaN"] * 40),
+        tower(f"{summary}_count"): steady(700),
+    }
+    rules.play(series, ("9m", "sum(wanwu_request_p95_ms)", 0))
+
+
+def gpus(source: str, metric: str, scale: float) -> tuple[str, dict[str, str]]:
+    labels = [{"pod": "x-wanwu-triton-1"}, {"pod": "x-wanwu-triton-2"}]
+    if source != "triton":
+        exporter = {"namespace": "gpu-operator", "job": "dcgm-exporter", "pod": "dcgm-1"}
+        labels = [
+            exporter | {"exported_namespace": "shop", "exported_pod": each["pod"]}
+            for each in labels
+        ]
+    shares = (0.4 * scale, 0.8 * scale)
+    return source, {
+        named(metric, gpu_uuid=f"GPU-{number}", **each): steady(share)
+        for number, (each, share) in enumerate(zip(labels, shares, strict=True))
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "series"),
+    [
+        gpus("triton", "nv_gpu_utilization", 1),
+        gpus("dcgm", "DCGM_FI_DEV_GPU_UTIL", 100),
+        gpus("dcgm-mig", "DCGM_FI_PROF_GR_ENGINE_ACTIVE", 1),
+    ],
+)
+def test_every_source_gives_the_same_gpu_utilisation(need, tmp_path, source, series) -> None:
+    rules = write_rules(need, tmp_path, *SOURCES[source])
+    one = 'wanwu_gpu_utilization{namespace="shop",pod="x-wanwu-triton-%d"}'
+    rules.play(
+        series,
+        ("5m", between(one % 1, 0.399, 0.401), 1),
+        ("5m", between(one % 2, 0.799, 0.801), 1),
+        ("5m", between('wanwu_gpu_utilization_mean{namespace="shop"}', 0.599, 0.601), 1),
+        ("5m", present("wanwu_gpu_utilization"), 2),
+    )
+
+
+def test_the_utilisation_of_a_pod_is_the_mean_of_its_gpus(rules: Promtool) -> None:
+    series = {
+        named("nv_gpu_utilization", gpu_uuid="GPU-1"): steady(0.2),
+        named("nv_gpu_utilization", gpu_uuid="GPU-2"): steady(0.6),
+    }
+    rules.play(series, ("5m", between("wanwu_gpu_utilization", 0.399, 0.401), 1))
+
+
+def test_rates_are_over_four_scrapes_even_where_values_say_less(need, tmp_path) -> None:
+    short = ("monitoring.scrapeIntervalSeconds=30", "monitoring.rateWindowSeconds=10")
+    assert "[120s]" in write_rules(need, tmp_path, *short).file.read_text()

@@ -1,0 +1,135 @@
+"""templates/requirements.yaml: each rule across values fails with the value to change."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from chart.rendering import CHART, merged, nested
+
+S3 = {"source": "s3", "s3": {"url": "s3://a/b", "endpoint": "https://s3", "existingSecret": "s"}}
+INGRESS = {"enabled": True, "host": "a.example.internal"}
+SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
+JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
+URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
+CERT_MANAGER = {"enabled": True, "issuerRef": {"name": "corporate"}}
+
+#: Values, and what the message says first.
+REFUSED = [
+    ({"imageRegistry": ""}, "imageRegistry is empty"),
+    (nested("repository.pvc.claimName", ""), "repository.pvc.claimName is empty"),
+    (nested("repository.source", "initImage"), "repository.image.repository is empty"),
+    (
+        {"repository": {"source": "initImage", "image": {"repository": "models"}}},
+        "neither repository.image.tag nor repository.image.digest",
+    ),
+    ({"repository": merged(S3, {"s3": {"url": ""}})}, "repository.s3.url is empty"),
+    ({"repository": merged(S3, {"s3": {"endpoint": ""}})}, "repository.s3.endpoint is empty"),
+    (
+        {"repository": merged(S3, {"s3": {"existingSecret": ""}})},
+        "repository.s3.existingSecret is empty",
+    ),
+    ({"repository": S3}, "networkPolicy.tritonEgress is empty"),
+    (nested("model.image.height", 224), "only one of model.image.height and model.image.width"),
+    (
+        {"triton": {"profile": "cpu", "resources": {"limits": {"cpu": None}}}},
+        "triton.resources.limits.cpu is missing",
+    ),
+    (nested("triton.preStopSeconds", 30), "triton.terminationGracePeriodSeconds is 60"),
+    (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 60"),
+    (nested("triton.exitTimeoutSeconds", 9), "triton.exitTimeoutSeconds is 9"),
+    (
+        {"triton": {"batching": {"maxBatchSize": 8, "preferredBatchSizes": [4, 16]}}},
+        "triton.batching.preferredBatchSizes has 16",
+    ),
+    (nested("triton.latencyBucketsMs", [10, 5, 9000]), "triton.latencyBucketsMs has 5 after 10"),
+    (nested("triton.latencyBucketsMs", [1.5, 9000]), "triton.latencyBucketsMs has 1.5"),
+    (
+        merged(SCALED, nested("autoscaling.p95Ms", 6000)),
+        "triton.latencyBucketsMs ends at 10000 and autoscaling.p95Ms is 6000",
+    ),
+    (
+        {"monitoring": {"enabled": True, "alerts": {"p95Ms": 8000}}},
+        "triton.latencyBucketsMs ends at 10000 and monitoring.alerts.p95Ms is 8000",
+    ),
+    (
+        merged(SCALED, nested("triton.gpu.resourceName", "nvidia.com/mig-1g.10gb")),
+        "change autoscaling.gpuSource",
+    ),
+    (merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")), "change autoscaling.gpuSource"),
+    (nested("triton.tls.enabled", True), "name triton.tls.existingSecret"),
+    (
+        nested("triton.tls", {"enabled": True, "existingSecret": "s", "certManager": CERT_MANAGER}),
+        "triton.tls.existingSecret and triton.tls.certManager.enabled are both set",
+    ),
+    (
+        nested("triton.tls", {"enabled": True, "certManager": {"enabled": True}}),
+        "triton.tls.certManager.issuerRef has no name",
+    ),
+    (nested("triton.tls.mutual", True), "triton.tls.enabled is false"),
+    (nested("triton.tls.certManager", CERT_MANAGER), "triton.tls.enabled is false"),
+    (
+        nested("triton.tls", {"enabled": True, "mutual": True, "existingSecret": "s"}),
+        "triton.tls.clientSecret is empty",
+    ),
+    (nested("gateway.auth.keysSecret", ""), "set gateway.auth.keysSecret or gateway.auth.jwt"),
+    (nested("gateway.auth.enabled", False), "leave gateway.auth.enabled out"),
+    (nested("gateway.auth.jwt", merged(JWT, URL)), "gateway.auth.jwt.jwksUrl are both set"),
+    (nested("gateway.auth.jwt", merged(JWT, {"audience": ""})), "or gateway.auth.jwt.audience is"),
+    (nested("gateway.auth.jwt", URL), "networkPolicy.gatewayEgress is empty"),
+    (nested("gateway.timeoutSeconds", 31), "gateway.drainSeconds is 30"),
+    (nested("gateway.settings", {"RATE": "1/second"}), "gateway.settings has RATE"),
+    (
+        nested("gateway.settings", {"WANWU_GATEWAY_PORT": 9}),
+        "gateway.settings has WANWU_GATEWAY_PORT, which the chart sets",
+    ),
+    (nested("gateway.ingress.enabled", True), "gateway.ingress.host is empty"),
+    (nested("gateway.httpRoute.enabled", True), "gateway.httpRoute.parentRefs is empty"),
+    (nested("gateway.ingress", INGRESS), "networkPolicy.gatewayFrom is empty"),
+    (nested("gateway.resources.requests.cpu", None), "gateway.resources.requests.cpu is missing"),
+    (nested("gateway", {"enabled": False, "ingress": INGRESS}), "gateway.enabled is false"),
+    (nested("autoscaling.driver", "keda"), "monitoring.enabled is false"),
+    (merged(SCALED, nested("autoscaling.minReplicas", 11)), "autoscaling.minReplicas is 11"),
+    (merged(SCALED, nested("autoscaling.minReplicas", 0)), "autoscaling.minReplicas is 0"),
+    (nested("gateway.autoscaling.maxReplicas", 1), "gateway.autoscaling.minReplicas is 2"),
+    (merged(SCALED, nested("autoscaling.prometheusUrl", "")), "autoscaling.prometheusUrl is empty"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED)
+def test_values_that_do_not_fit_together_are_refused(refusal, values, message) -> None:
+    assert message in refusal(values)
+
+
+def test_an_image_volume_wants_kubernetes_1_33(refusal, render) -> None:
+    values = {"repository": {"source": "image", "image": {"repository": "m", "tag": "1"}}}
+    assert "set repository.source to initImage" in refusal(values, "1.32")
+    assert render(values, "1.33")
+
+
+def test_all_that_is_wrong_is_told_at_once(refusal) -> None:
+    said = refusal({"imageRegistry": "", "gateway": {"timeoutSeconds": 99}})
+    assert "imageRegistry is empty" in said
+    assert "gateway.drainSeconds is 30" in said
+
+
+def test_every_rule_is_tested() -> None:
+    rules = (CHART / "templates" / "requirements.yaml").read_text(encoding="utf-8")
+    tested = {message for _, message in REFUSED}
+    # A test's message is a part of the rule's, but for the numbers and names filled in.
+    count = len(re.findall(r"append \$wrong", rules))
+    assert count <= len(tested) + 1  # the image volume has a test of its own
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        merged(SCALED, nested("triton.image.release", "25.08"), nested("autoscaling.p95Ms", 9000)),
+        nested("triton.latencyBucketsMs", [10, 20]),
+        nested("autoscaling.minReplicas", 99),
+    ],
+    ids=["no histogram", "nobody reads the histogram", "no scaler"],
+)
+def test_a_rule_holds_only_where_its_subject_is(render, values) -> None:
+    assert render(values)

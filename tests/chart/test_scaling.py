@@ -1,0 +1,113 @@
+"""templates/triton/hpa.yaml and scaledobject.yaml: two scalers that mean the same, or none."""
+
+from __future__ import annotations
+
+import pytest
+
+from chart.rendering import kinds, merged, nested, one
+
+BOUNDS = {"minReplicas": 3, "maxReplicas": 7, "p95Ms": 200, "queueMs": 30, "gpuUtilization": 0.65}
+ADAPTER = {
+    "autoscaling": {"driver": "prometheus-adapter", **BOUNDS},
+    "monitoring": {"enabled": True},
+}
+KEDA = merged(ADAPTER, nested("autoscaling.driver", "keda"))
+CPU = nested("triton.profile", "cpu")
+
+
+def hpa(objects) -> dict:
+    return one(objects, "HorizontalPodAutoscaler", "-triton")["spec"]
+
+
+def scaled_object(objects) -> dict:
+    return one(objects, "ScaledObject")["spec"]
+
+
+def triggers(objects) -> dict[str, dict]:
+    return {each["name"]: each for each in scaled_object(objects)["triggers"]}
+
+
+@pytest.mark.parametrize("values", [ADAPTER, KEDA], ids=["prometheus-adapter", "keda"])
+def test_a_scaler_owns_the_number_of_pods(render, values) -> None:
+    assert "replicas" not in one(render(values), "Deployment", "-triton")["spec"]
+
+
+def test_without_a_scaler_the_values_say_how_many(render) -> None:
+    objects = render(nested("triton.replicas", 5))
+    assert one(objects, "Deployment", "-triton")["spec"]["replicas"] == 5
+    assert "ScaledObject" not in kinds(objects)
+    assert "HorizontalPodAutoscaler" not in kinds(objects, "triton")
+
+
+def test_the_adapters_signals(render) -> None:
+    gpu, p95, queue = hpa(render(ADAPTER))["metrics"]
+    assert gpu["pods"] == {
+        "metric": {"name": "wanwu_gpu_utilization"},
+        "target": {"type": "AverageValue", "averageValue": "0.65"},
+    }
+    assert p95["external"]["metric"]["name"] == "wanwu_p95_ms"
+    assert p95["external"]["target"] == {"type": "Value", "value": "200"}
+    assert queue["external"]["metric"]["name"] == "wanwu_queue_ms"
+    assert queue["external"]["metric"]["selector"] == {"matchLabels": {"release": "w"}}
+
+
+def test_kedas_signals_are_the_adapters(render) -> None:
+    found = triggers(render(KEDA))
+    thresholds = {name: each["metadata"]["threshold"] for name, each in found.items()}
+    assert thresholds == {"gpu": "0.65", "p95": "200", "queue": "30"}
+    types = {name: each["metricType"] for name, each in found.items()}
+    assert types == {"gpu": "AverageValue", "p95": "Value", "queue": "Value"}
+    assert "wanwu_request_p95_ms{" in found["p95"]["metadata"]["query"]
+    assert "wanwu_queue_ms{" in found["queue"]["metadata"]["query"]
+
+
+def test_both_scalers_have_the_same_bounds_and_steps(render) -> None:
+    adapter, keda = hpa(render(ADAPTER)), scaled_object(render(KEDA))
+    bounds = (keda["minReplicaCount"], keda["maxReplicaCount"])
+    assert (adapter["minReplicas"], adapter["maxReplicas"]) == bounds == (3, 7)
+    assert adapter["behavior"] == keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+
+
+def test_steps_up_are_capped_and_down_are_slow(render) -> None:
+    values = merged(ADAPTER, {"autoscaling": {"scaleUpPercent": 40, "scaleDownPercent": 5}})
+    behavior = hpa(render(values))["behavior"]
+    assert behavior["scaleUp"]["policies"] == [
+        {"type": "Percent", "value": 40, "periodSeconds": 15},
+        {"type": "Pods", "value": 2, "periodSeconds": 15},
+    ]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert behavior["scaleDown"]["policies"][0]["value"] == 5
+
+
+def test_keda_does_not_take_an_outage_for_idleness(render) -> None:
+    objects = render(KEDA)
+    for each in triggers(objects).values():
+        assert each["metadata"]["ignoreNullValues"] == "false"
+        assert "vector(0)" not in each["metadata"]["query"]
+    fallback = scaled_object(objects)["fallback"]
+    assert fallback["behavior"] == "currentReplicasIfHigher"
+    assert fallback["replicas"] == 3
+
+
+def test_each_query_has_one_answer_of_this_release(render) -> None:
+    for each in triggers(render(KEDA)).values():
+        query = each["metadata"]["query"]
+        assert query.startswith(("sum(", "(max("))
+        assert query.count('namespace="vision",release="w"') == query.count("{")
+
+
+@pytest.mark.parametrize(("driver", "count"), [("prometheus-adapter", 2), ("keda", 2)])
+def test_on_cpus_there_is_no_gpu_to_ask(render, driver, count) -> None:
+    objects = render(merged(ADAPTER, CPU, nested("autoscaling.driver", driver)))
+    if driver == "keda":
+        # KEDA refuses a fallback that no AverageValue can carry out.
+        assert "fallback" not in scaled_object(objects)
+        assert list(triggers(objects)) == ["p95", "queue"]
+    else:
+        assert len(hpa(objects)["metrics"]) == count
+
+
+def test_keda_asks_the_prometheus_of_the_values(render) -> None:
+    values = merged(KEDA, nested("autoscaling.prometheusUrl", "http://p:9"))
+    addresses = {each["metadata"]["serverAddress"] for each in triggers(render(values)).values()}
+    assert addresses == {"http://p:9"}

@@ -1,0 +1,184 @@
+"""values.yaml is the manual: documented, used, checked by its schema, and its README not stale."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from types import ModuleType
+
+import pytest
+import yaml
+
+from chart.rendering import CHART, NEEDED, RELEASE, ROOT, merged, nested
+
+VALUES = (CHART / "values.yaml").read_text(encoding="utf-8")
+TEMPLATES = sorted((CHART / "templates").rglob("*.*"))
+#: Keys of the map that a key holds are Kubernetes', not the chart's.
+PASSED_THROUGH = {
+    "triton.resources",
+    "gateway.resources",
+    "networkPolicy.dnsNamespace",
+    "monitoring.dashboardLabels",
+}
+EXAMPLES = ("gpu", "keda", "tls", "cpu", "default")
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "helm" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["generate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def leaves(tree: dict, stop: set[str], prefix: str = "") -> set[str]:
+    found = set()
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        inside = isinstance(value, dict) and value and path not in stop
+        found |= leaves(value, stop, f"{path}.") if inside else {path}
+    return found
+
+
+def test_readme_and_schema_are_not_out_of_date(generate) -> None:
+    for path, text in generate.outputs().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run make chart-docs"
+
+
+def test_every_value_is_documented_once(generate) -> None:
+    documented = [each.path for each in generate.read_values(VALUES)]
+    stop = {path for path in documented if path.rpartition(".")[2] in generate.OPEN}
+    assert sorted(documented) == sorted(leaves(yaml.safe_load(VALUES), stop))
+
+
+def test_a_value_without_a_comment_is_refused(generate) -> None:
+    with pytest.raises(ValueError, match=r"a\.c has no comment"):
+        generate.read_values("a:\n  # -- B.\n  b: 1\n  c: 2\n")
+
+
+def test_every_default_keeps_the_rules_of_its_own_schema(generate) -> None:
+    import jsonschema
+
+    jsonschema.validate(yaml.safe_load(VALUES), generate.schema_of(generate.read_values(VALUES)))
+
+
+#: What turns on the parts that some values are of.
+PARTS = [
+    *(yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text()) for name in EXAMPLES),
+    merged(NEEDED, nested("gateway.auth.jwt", {"jwksSecret": "j", "issuer": "i", "audience": "a"})),
+    merged(
+        NEEDED,
+        nested(
+            "triton.tls",
+            {"enabled": True, "mutual": True, "existingSecret": "s", "clientSecret": "c"},
+        ),
+    ),
+    merged(
+        NEEDED, nested("repository", {"source": "image", "image": {"repository": "m", "tag": "1"}})
+    ),
+]
+
+
+@functools.cache
+def rendered(values: str) -> str:
+    """Give what helm renders, and NOTES, without the keys, which are made anew; or its refusal."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(values)
+        file.flush()
+        command = ["helm", "install", RELEASE, str(CHART), "--dry-run=client"]
+        command += ["--skip-schema-validation", f"--values={file.name}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    text = re.sub(r"(LAST DEPLOYED|  admin|  inference): .*", "", done.stdout)
+    return text + done.stderr
+
+
+def other(value: object) -> object:
+    """Give another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [{"sentinel": "s"}] if not value or isinstance(value[0], dict) else [*value, 99999]
+    return {**value, "sentinel": "s"} if isinstance(value, dict) else f"{value}7"
+
+
+def at(tree: dict, path: str) -> object:
+    return functools.reduce(lambda node, key: node[key], path.split("."), tree)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_renders_twice_alike(need, part) -> None:
+    need(shutil.which("helm") is not None, "helm")
+    values = yaml.safe_dump(part)
+    assert "do not fit" not in rendered(values)
+    assert rendered(values) == rendered.__wrapped__(values)
+
+
+@pytest.mark.parametrize("path", sorted(leaves(yaml.safe_load(VALUES), PASSED_THROUGH)))
+def test_every_value_changes_what_is_rendered(need, path) -> None:
+    need(shutil.which("helm") is not None, "helm")
+    defaults = yaml.safe_load(VALUES)
+    for part in PARTS:
+        changed = nested(path, other(at(merged(defaults, part), path)))
+        if rendered(yaml.safe_dump(merged(part, changed))) != rendered(yaml.safe_dump(part)):
+            return
+    pytest.fail(f"no template uses {path}")
+
+
+def test_every_value_that_a_template_names_exists() -> None:
+    tree = yaml.safe_load(VALUES)
+    for path in TEMPLATES:
+        for way in re.findall(r"\.Values\.([A-Za-z0-9.]+)", path.read_text(encoding="utf-8")):
+            node = tree
+            for key in way.split("."):
+                assert key in node, f"{path.name} reads .Values.{way}"
+                node = node[key]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (nested("triton.gpu.coun", 1), "coun"),
+        (nested("triton.profile", "tpu"), "profile"),
+        (nested("triton.image.release", 26.1), "release"),
+        (nested("triton.image.release", "2026"), "release"),
+        (nested("triton.image.digest", "latest"), "digest"),
+        (nested("model.fingerprint", 1234), "fingerprint"),
+        (nested("triton.batching.maxBatchSize", 128), "maxBatchSize"),
+        (nested("triton.replicas", -1), "replicas"),
+        (nested("autoscaling.gpuUtilization", 70), "gpuUtilization"),
+        (nested("autoscaling.driver", "hpa"), "driver"),
+        (nested("gateway.audit.mode", "off"), "mode"),
+    ],
+)
+def test_the_schema_refuses(refusal, values, said) -> None:
+    assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        nested("triton.resources.limits.cpu", "1500m"),
+        nested("triton.resources.limits.cpu", 2),
+        nested("triton.shmSize", 268435456),
+        nested("triton.affinity", {"nodeAffinity": {}}),
+        nested("gateway.ingress.annotations", {"a.b/c": "d"}),
+        {"global": {"anything": 1}},
+    ],
+)
+def test_the_schema_takes_what_kubernetes_takes(render, values) -> None:
+    assert render(values)
+
+
+def test_the_readme_shows_every_value() -> None:
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    assert "| `triton.batching.maxBatchSize` | `64` |" in readme
