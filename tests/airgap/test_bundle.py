@@ -48,7 +48,8 @@ def test_what_was_written_verifies(archive: Path) -> None:
 
 
 def test_the_sums_are_those_of_sha256sum(unpacked: Path) -> None:
-    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=unpacked, check=True)
+    check = ["/usr/bin/sha256sum", "--quiet", "-c", "SHA256SUMS"]
+    subprocess.run(check, cwd=unpacked, check=True)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def install(unpacked: Path, tmp_path: Path, need) -> Any:
 
     def run(action: str, kubeconfig: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["sh", unpacked / "k8s/airgap/install.sh", action, "-f", values],
+            ["/bin/sh", unpacked / "k8s/airgap/install.sh", action, "-f", values],
             env=os.environ | {"KUBECONFIG": str(kubeconfig), **environment},
             capture_output=True,
             text=True,

@@ -93,6 +93,12 @@ USAGE_ERRORS = (
     "Invalid value ",
     "Input should be ",
     "Value error, ",
+    # pydantic's, of the gateway's questions
+    "Extra inputs ",
+    "Field required",
+    "Invalid JSON: ",
+    "List should ",
+    "Data should ",
 )
 
 LANGUAGE = ("WANWU_LANG", "LC_ALL", "LC_MESSAGES", "LANG")

@@ -134,7 +134,7 @@ def test_it_is_alive_and_ready(gateway, recognizer: Recognizer) -> None:
         ({"images": ["CAT"], "labels": ["猫", "猫"]}, 422, "labels_invalid", "repeats"),
         ({"images": ["CAT"], "labels": []}, 422, "labels_invalid", "label"),
         ({"images": ["CAT"], "labels": ["x"] * 2001}, 422, "labels_invalid", "the limit is 2000"),
-        ({"images": ["CAT"], "bank": "none"}, 404, "bank_unknown", "seed18"),
+        ({"images": ["CAT"], "bank": "none"}, 404, "bank_unknown", "'none'"),
         ({"images": ["CAT"], "bank": "../x"}, 422, "request_invalid", "../x"),
     ],
 )
@@ -163,12 +163,61 @@ def test_a_form_that_cannot_be_asked_is_refused(gateway, fields, says) -> None:
     assert says in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("parts", [(), (("file", "text"),), (("other", b"1"),)])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (("file", "text"),),
+        (("other", b"1"),),
+        (("file", b"1"), ("file", b"2")),
+        (("file", b"1"), ("labels", "猫")),
+    ],
+)
 def test_predict_takes_one_file(gateway, parts) -> None:
     body, kind = form(*parts)
     answer = request(f"{gateway.url}/predict", "POST", headers={"Content-Type": kind}, body=body)
     assert (answer.status, answer.json()["code"]) == (422, "request_invalid")
-    assert "curl -F file=@photo.jpg" in answer.json()["detail"]
+    assert "`curl -F file=@photo.jpg`" in answer.json()["detail"]
+
+
+def test_labels_that_are_not_utf_8_are_refused(gateway) -> None:
+    body, kind = form(("file", cat_photo()), ("labels", "LABELS"))
+    body = body.replace(b"LABELS", "猫,狗".encode("gbk"))
+    headers = {"Content-Type": kind}
+    answer = request(f"{gateway.url}/v1/recognize", "POST", headers=headers, body=body)
+    assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
+    assert "the field 'labels' is not UTF-8" in answer.json()["detail"]
+
+
+def test_aliases_count_as_labels(gateway) -> None:
+    labels = {"猫": [f"猫{number}" for number in range(2_000)]}
+    asked = {"images": [encoded(cat_photo())], "labels": labels}
+    answer = post_json(gateway, "/v1/recognize", asked)
+    assert (answer.status, answer.json()["code"]) == (422, "labels_invalid")
+    assert "2001 labels and aliases came and the limit is 2000" in answer.json()["detail"]
+
+
+def test_base64_may_have_lines(gateway) -> None:
+    asked = {"images": [base64.encodebytes(cat_photo()).decode()]}
+    assert post_json(gateway, "/v1/recognize", asked).status == 200
+
+
+def test_a_problem_says_what_came_in_chinese_too(gateway) -> None:
+    asked = {"images": ["AAAA"], "top_k": -1}
+    problem = post_json(gateway, "/v1/recognize", asked, **{"Accept-Language": "zh"}).json()
+    assert problem["detail"] == "top_k 是 -1：应不小于 1，请参阅 /docs 的接口说明"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/v1/banks"])
+def test_head_is_get_without_a_body(gateway, path) -> None:
+    answer = request(gateway.url + path, "HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/v1/banks/", "/healthz/"])
+def test_no_redirection_names_a_host_of_the_callers(gateway, path) -> None:
+    answer = request(gateway.url + path, headers={"Host": "evil.example"})
+    assert (answer.status, answer.json()["code"]) == (404, "route_unknown")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +279,8 @@ def test_without_triton_it_is_alive_and_not_ready(start_gateway) -> None:
     for each in (ready, answer):
         assert (each.status, each.json()["code"]) == (503, "unavailable")
         assert int(each.headers["Retry-After"]) >= 1
+        assert "127.0.0.1" not in each.json()["detail"]  # addresses are for the log
+    assert "no Triton answers gRPC at 127.0.0.1" in gateway.log.read_text()
 
 
 def test_metrics_have_a_port_of_their_own(server, start_gateway) -> None:

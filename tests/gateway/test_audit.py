@@ -340,6 +340,33 @@ def test_a_log_whose_last_line_was_changed_is_not_continued(tmp_path: Path) -> N
         AuditLog(path, rotate_bytes=10**9, fsync=False)
 
 
+@pytest.mark.parametrize("content", [b'{"my":"data"}', b"hello", b"a: 1\nb: 2"])
+def test_a_file_of_another_kind_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine").write_bytes(content)
+    with pytest.raises(SetupError, match=r"no audit log|no line of an audit log"):
+        AuditLog(tmp_path / "mine", rotate_bytes=10**9, fsync=False)
+    assert (tmp_path / "mine").read_bytes() == content
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced", "emptied", "longer"])
+def test_a_log_that_is_taken_away_lets_no_request_through(server, start_gateway, how) -> None:
+    with start_gateway(server.url) as gateway:
+        log, aside = gateway.audit, gateway.audit.with_name("aside")
+        if how in ("moved", "replaced"):
+            log.rename(aside)
+        if how == "replaced":
+            log.touch()
+        elif how == "removed":
+            log.unlink()
+        elif how == "emptied":
+            log.write_bytes(b"")
+        elif how == "longer":
+            log.write_bytes(log.read_bytes() + b"{}\n")
+        answer = post_picture(gateway.url, "/predict", cat_photo())
+        assert (answer.status, answer.json()["code"]) == (503, "audit_failed")
+        assert request(f"{gateway.url}/readyz").status == 503
+
+
 def test_the_first_line_follows_nothing(tmp_path: Path) -> None:
     assert lines_of(written(tmp_path / "audit.jsonl", 1))[0]["prev"] == GENESIS
 

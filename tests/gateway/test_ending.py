@@ -6,19 +6,30 @@ import io
 import os
 import signal
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from PIL import Image
 
 from support.clones import with_queue
 from support.http import form, post_picture
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.samples import cat_photo
+
+#: The beginning of a request whose end does not come.
+SLOW = (
+    b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"Content-Length: 9\r\n\r\n-"
+)
 
 
 def test_it_finishes_what_it_has_and_ends(server, start_gateway) -> None:
@@ -42,12 +53,15 @@ def test_it_finishes_what_it_has_and_ends(server, start_gateway) -> None:
 def test_what_does_not_end_in_time_is_left(server, start_gateway) -> None:
     with start_gateway(server.url, DRAIN_S=1) as gateway:
         with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
-            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
-            connection.sendall(b"1")
+            connection.sendall(SLOW)
             time.sleep(0.3)
             started = time.monotonic()
             gateway.stop()
+            answer = connection.recv(100_000)
         assert time.monotonic() - started < 10
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"the gateway is ending" in answer
+    assert "Traceback" not in gateway.log.read_text()
 
 
 def test_a_full_queue_is_503_and_tells_when_to_come_back(
@@ -114,3 +128,27 @@ def _large_png() -> bytes:
     held = io.BytesIO()
     Image.effect_noise((5000, 5000), 60).save(held, "PNG", compress_level=1)
     return held.getvalue()
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    command = ["gateway", "--no-auth", "--port", "0", "--audit", "off"]
+    for option in ("--tls-cert", "--tls-key"):
+        command += [option, str(tmp_path / "cert.pem")]
+    program = "from wanwu.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True)
+    assert done.returncode == 5
+    assert f"the certificate {tmp_path / 'cert.pem'} and its key" in done.stderr
+
+
+def test_it_speaks_https(server, start_gateway, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    options = ("--tls-cert", str(tmp_path / "both.pem"), "--tls-key", str(tmp_path / "both.pem"))
+    with start_gateway(server.url, *options) as gateway:
+        url = f"https://127.0.0.1:{gateway.port}"
+        with urllib.request.urlopen(f"{url}/healthz", context=context) as answer:
+            assert answer.headers["Strict-Transport-Security"]

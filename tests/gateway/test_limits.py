@@ -181,6 +181,7 @@ def test_what_is_too_much_at_a_time_does_not_count_for_the_rate(limited: Limited
     ("name", "value", "reason"),
     [
         ("RATE", "often", "couldn't parse rate limit string 'often'"),
+        ("RATE", "0/minute", "nobody could ever call"),
         ("RATE", "10/minute;5/second", "several rates came; give one"),
         ("CONCURRENT", "0", "greater than or equal to 1"),
         ("CONCURRENT_PER_PRINCIPAL", "many", "valid integer"),
@@ -208,6 +209,7 @@ def test_a_setting_that_cannot_be_used_is_named(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
+        ({"PORT": "81", "METRICS_PORT": "81"}, "port and metrics_port are both 81"),
         ({"MAX_PIXLES": "5"}, "the gateway has no setting WANWU_GATEWAY_MAX_PIXLES"),
         ({"MAX_HELD_BYTES": "5000"}, "max_held_bytes is 5000 and max_body_bytes 32000000"),
         ({"TLS_CERT": "cert.pem"}, "tls_cert came without tls_key"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,8 +15,8 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from wanwu import __version__
-from wanwu.errors import SetupError, WanwuError
-from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.errors import WanwuError
+from wanwu.gateway.audit import AuditLog
 from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
 from wanwu.gateway.edge import Edge
 from wanwu.gateway.metrics import Metrics
@@ -29,20 +27,21 @@ from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
 from wanwu.gateway.work import Work
 from wanwu.settings import Settings
 
-log = logging.getLogger("wanwu.gateway")
 
-
-def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
+def build_app(
+    settings: GatewaySettings, triton: Settings, audit: AuditLog | None, metrics: Metrics
+) -> ASGIApp:
     """Put the gateway together; it is connected to Triton while its lifespan lasts.
 
     Args:
         settings: the gateway's.
         triton: where Triton is.
+        audit: where each request is noted; None for nowhere.
+        metrics: where each is counted.
 
     Raises:
-        SetupError: keys, key set or audit log cannot be used.
+        SetupError: keys or key set cannot be used.
     """
-    metrics, audit = Metrics(), open_audit(settings)
     work = Work(settings, triton, metrics)
     gateway = Gateway(settings, Authenticator(settings), Admission(settings), work, metrics)
 
@@ -56,8 +55,6 @@ def build_app(settings: GatewaySettings, triton: Settings) -> ASGIApp:
             yield
         finally:
             await work.close()
-            if audit is not None:
-                _close_audit(audit)
 
     app = FastAPI(
         title="Wanwu",
@@ -69,10 +66,12 @@ problem document (RFC 9457): a `code` for programs, a text in Chinese or English
 """,
         docs_url=None,
         redoc_url=None,
+        # A redirection would name the host that the caller's own header names.
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
-    app.state.gateway, app.state.metrics = gateway, metrics
+    app.state.gateway = gateway
     app.include_router(api)
     app.include_router(page)
     for kind, handler in HANDLERS.items():
@@ -87,32 +86,7 @@ problem document (RFC 9457): a `code` for programs, a text in Chinese or English
     served: ASGIApp = Edge(app, settings, audit, metrics)
     if settings.trusted_proxies:
         served = ProxyHeadersMiddleware(served, list(settings.trusted_proxies))  # type: ignore[arg-type,assignment]
-    served.metrics = metrics  # type: ignore[attr-defined]
     return served
-
-
-def open_audit(settings: GatewaySettings) -> AuditLog | None:
-    """Open the audit log that the settings name."""
-    if settings.audit == "off":
-        return None
-    path = None if settings.audit == "-" else Path(settings.audit)
-    audit = AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
-    try:
-        audit.write({"event": "start", "version": __version__, "auth": settings.auth})
-    except AuditError as error:
-        raise SetupError(
-            f"the audit log {settings.audit} cannot be written: {error}; give a file that this "
-            "process may write, and no other gateway does"
-        ) from error
-    return audit
-
-
-def _close_audit(audit: AuditLog) -> None:
-    try:
-        audit.write({"event": "stop"})
-    except AuditError as error:
-        log.error("the audit log's last line could not be written: %s", error)
-    audit.close()
 
 
 async def _problem(request: Request, problem: Problem) -> JSONResponse:

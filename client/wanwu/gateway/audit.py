@@ -26,6 +26,8 @@ from wanwu.errors import InputError, SetupError
 #: What the first line of all follows.
 GENESIS = "0" * 64
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+#: How each line begins.
+_BEGINS = b'{"seq":'
 #: About the length of the line of a request with many pictures.
 _LONG_LINE = 4_096
 #: The end of a file in which its last line is looked for.
@@ -90,6 +92,8 @@ class AuditLog:
             AuditError: it is not. The file is as it was.
         """
         self._failing = True
+        if self._path is not None:
+            self._check_place(self._path)
         if self._path is not None and self._size >= self._rotate_bytes:
             self._rotate(self._path)
         link, line = _line(record, self._last)
@@ -122,6 +126,21 @@ class AuditLog:
         if self._path is not None:
             os.close(self._file)
 
+    def _check_place(self, path: Path) -> None:
+        """Check that the file is still the one of that name, and as long as it was left."""
+        ours = os.fstat(self._file)
+        try:
+            there = path.stat()
+        except OSError as error:
+            raise AuditError(f"{path} was moved or removed; start the gateway anew") from error
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            raise AuditError(f"{path} was replaced by another file; start the gateway anew")
+        if ours.st_size != self._size:
+            raise AuditError(
+                f"{path} has {ours.st_size} bytes and this gateway wrote {self._size}; somebody "
+                "else changed it: see `wanwu audit verify`, and start the gateway anew"
+            )
+
     def _continue(self, path: Path) -> None:
         """Go on from the last whole line; what a killed process left of another is removed."""
         size = os.fstat(self._file).st_size
@@ -132,8 +151,13 @@ class AuditLog:
             self._last = _last_set_aside(path)
         if self._size == size:
             return
-        os.ftruncate(self._file, self._size)
         cut = size - self._size
+        torn = os.pread(self._file, len(_BEGINS), self._size)
+        if not _BEGINS.startswith(torn):
+            raise SetupError(
+                f"{path} is no audit log: its last line is no gateway's; give another file"
+            )
+        os.ftruncate(self._file, self._size)
         self.write({"event": "recovered", "half_line_bytes": cut})
 
     def _rotate(self, path: Path) -> None:

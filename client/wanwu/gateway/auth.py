@@ -96,6 +96,11 @@ class Authenticator:
         if bearer and scheme.lower() == "bearer" and self._tokens is not None:
             claims = await self._tokens.verify(bearer.strip())
             subject = str(claims["sub"])
+            if not subject or not subject.isprintable():
+                raise Problem(
+                    "credentials_invalid",
+                    f"the token's subject is {subject!r}; expected a printable name",
+                )
             return Principal("token", subject, subject, scopes_of(claims))
         wanted = [
             text

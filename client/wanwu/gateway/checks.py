@@ -16,8 +16,11 @@ def check_rate(text: str) -> str:
     Raises:
         ValueError: it is none, or several.
     """
-    if len(parse_many(text)) > 1:
+    rates = parse_many(text)
+    if len(rates) > 1:
         raise ValueError("several rates came; give one")
+    if rates[0].amount < 1:
+        raise ValueError("nobody could ever call; give a rate of at least one")
     return text
 
 

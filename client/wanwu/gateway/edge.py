@@ -58,6 +58,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # uvicorn sends the answer without its body
         trace = new_trace(scope)
         body = _Body(self, scope, receive)
         answer: list[Message] = []
@@ -69,9 +71,9 @@ class Edge:
             try:
                 await self._app(scope, body.receive, keep)
             except asyncio.CancelledError:
-                # The time to drain is over.
-                self._note_left(scope, trace)
-                raise
+                # The time to drain is over; what is awaited from now on is not cancelled again.
+                trace.code, body.complete = "unavailable", True
+                answer = await self._refused(scope, trace, _ending())
             except Exception:
                 # The app has answered with an internal problem, which is sent all the same.
                 log.exception("request %s failed", trace.request_id)
@@ -91,7 +93,7 @@ class Edge:
             self._metrics.audit_failures.inc()
             log.error("the audit log cannot be written: %s", error)
             trace.code = "audit_failed"
-            answer = await self._refused(scope, trace, error)
+            answer = await self._refused(scope, trace, _unaudited(error))
         self._observe(scope, trace, answer[0]["status"])
         headers = MutableHeaders(raw=answer[0].setdefault("headers", []))
         for name, value in HEADERS.items():
@@ -137,13 +139,7 @@ class Edge:
         if trace.code is not None:
             self._metrics.rejected.labels(trace.code).inc()
 
-    async def _refused(self, scope: Scope, trace: Trace, error: AuditError) -> list[Message]:
-        problem = Problem(
-            "audit_failed",
-            f"the request was not answered, since its audit line could not be written ({error}); "
-            "tell the gateway's operator",
-            retry_after_s=10,
-        )
+    async def _refused(self, scope: Scope, trace: Trace, problem: Problem) -> list[Message]:
         chinese = prefers_chinese(Headers(scope=scope).get("accept-language", ""))
         answer: list[Message] = []
 
@@ -238,6 +234,19 @@ class _Body:
                 f"the request has {size} bytes or more and the limit is {most}; send fewer or "
                 "smaller pictures",
             )
+
+
+def _unaudited(error: AuditError) -> Problem:
+    return Problem(
+        "audit_failed",
+        f"the request was not answered, since its audit line could not be written ({error}); "
+        "tell the gateway's operator",
+        retry_after_s=10,
+    )
+
+
+def _ending() -> Problem:
+    return Problem("unavailable", "the gateway is ending; send the request again", retry_after_s=1)
 
 
 def route_of(scope: Scope) -> str:

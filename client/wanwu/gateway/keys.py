@@ -49,6 +49,13 @@ class Key(BaseModel):
     revoked: AwareDatetime | None = None
     rate: str | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("it holds control characters; use letters, digits and spaces")
+        return value
+
     @field_validator("rate")
     @classmethod
     def _rate(cls, value: str | None) -> str | None:

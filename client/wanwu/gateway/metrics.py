@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +30,9 @@ PIXELS = tuple(float(10_000 * 4**n) for n in range(7))
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 #: The bank's name in metrics and in the audit log where a caller brought labels.
 OWN_LABELS = "(labels)"
+
+
+log = logging.getLogger("wanwu.gateway")
 
 
 class Metrics:
@@ -126,6 +130,7 @@ class MeasuredTransport:
             return await self._wire.infer(model, inputs, outputs, timeout_s=timeout_s)
         except WanwuError as error:
             outcome = problem_of(error).code
+            log.warning("%s: %s", outcome, error)
             raise
         finally:
             # A caller may name any bank; only towers and banks have names of their own here.

@@ -114,21 +114,23 @@ def problem_of(error: WanwuError) -> Problem:
             return Problem("labels_invalid", detail)
         case InputError():
             return Problem("request_invalid", detail)
+        # What follows is of Triton: its address and the reasons are for the log.
         case OverloadedError():
-            return Problem("overloaded", detail, retry_after_s=1)
+            return Problem("overloaded", "all queues are full; try again", retry_after_s=1)
         case DeadlineError():
-            return Problem("deadline", detail)
+            return Problem("deadline", "no answer came in time; try again")
         case LoadingError():
-            return Problem("unavailable", detail, retry_after_s=5)
+            return Problem("unavailable", "a model is being loaded; try again", retry_after_s=5)
         # Every export has a default bank; others are named by callers.
         case ModelMissingError() if error.model and error.model.startswith("label_bank_"):
-            return Problem("bank_unknown", detail)
+            name = error.model.removeprefix("label_bank_")
+            return Problem("bank_unknown", f"no bank {name!r} is served; /v1/banks lists them")
         case ServerError():
-            return Problem("unavailable", detail, retry_after_s=5)
+            return Problem("unavailable", "Triton does not answer; try again", retry_after_s=5)
         case ModelError():
-            return Problem("model_mismatch", detail)
+            return Problem("model_mismatch", "tell the gateway's operator")
         case _:
-            return Problem("unavailable", detail, retry_after_s=30)
+            return Problem("unavailable", "tell the gateway's operator", retry_after_s=30)
 
 
 def prefers_chinese(accept_language: str) -> bool:

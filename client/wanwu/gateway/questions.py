@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from wanwu.errors import ImageError
 from wanwu.gateway.problems import Problem, problem_of
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import Picture
-from wanwu.images import TooLargeError, header
+from wanwu.images import MAX_SIDE, TooLargeError, header
 
 JSON, FORM = "application/json", "multipart/form-data"
 #: Separators between labels in one field of a form, as on the command line.
@@ -33,7 +34,9 @@ MAX_TOP_K = 1_000
 M = TypeVar("M", bound=BaseModel)
 
 
-def _no_address(value: object) -> object:
+def _base64(value: object) -> object:
+    if isinstance(value, str) and ("\n" in value or "\r" in value):
+        value = re.sub(r"\s+", "", value)  # as `base64` prints it
     if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*:", value[:40], re.IGNORECASE):
         raise ValueError(
             "an address came; expected the picture itself, encoded in base64 without `data:`"
@@ -43,7 +46,7 @@ def _no_address(value: object) -> object:
 
 Base64 = Annotated[
     bytes,
-    BeforeValidator(_no_address),
+    BeforeValidator(_base64),
     Field(json_schema_extra={"format": "byte", "contentEncoding": "base64"}),
 ]
 
@@ -148,9 +151,18 @@ async def read_question(
 
 
 class _FormParser(MultiPartParser):
-    """A parser that knows whether a form was whole: of others the last field is lost."""
+    """A parser that reads UTF-8 alone, and knows whether a form was whole."""
 
     ended = False
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        try:
+            part.data.decode()
+        except UnicodeDecodeError as error:
+            # It would be read as Latin-1, and other labels be answered.
+            raise MultiPartException(f"the field {part.field_name!r} is not UTF-8") from error
+        super().on_part_end()
 
     def on_end(self) -> None:
         self.ended = True
@@ -218,7 +230,7 @@ async def _from_form(
             f"the form has the fields {', '.join(map(repr, unknown))}; expected "
             f"{', '.join(form.model_fields)}",
         )
-    files = [value if isinstance(value, bytes) else _no_file() for value in values.pop("file", [])]
+    files = files_of(values)
     for name, found in values.items():
         if any(isinstance(each, bytes) for each in found):
             raise Problem("request_invalid", f"the field {name!r} came as a file; send it as text")
@@ -240,11 +252,20 @@ async def _from_form(
     return asked
 
 
-def _no_file() -> bytes:
-    raise Problem(
-        "request_invalid",
-        "the field 'file' came as text; send the picture itself, as in `curl -F file=@photo.jpg`",
-    )
+def files_of(values: dict[str, list[Any]]) -> list[bytes]:
+    """Take the pictures out of a form's values.
+
+    Raises:
+        Problem: one came as text.
+    """
+    files = values.pop("file", [])
+    if not all(isinstance(file, bytes) for file in files):
+        raise Problem(
+            "request_invalid",
+            "the field 'file' came as text; send the picture itself, as in "
+            "`curl -F file=@photo.jpg`",
+        )
+    return files
 
 
 def _checked(question: type[M], values: dict[str, Any]) -> M:
@@ -273,8 +294,14 @@ def _invalid(error: ValidationError) -> Problem:
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"])) or "the request"
     message = first["msg"].removeprefix("Value error, ")
-    code = "request_malformed" if first["type"] == "json_invalid" else "request_invalid"
-    return Problem(code, f"{place}: {message}; see the API's description at /docs")
+    if first["type"] == "json_invalid":
+        return Problem(
+            "request_malformed", f"{place}: {message}; see the API's description at /docs"
+        )
+    came = reprlib.repr(first["input"])  # shortened
+    return Problem(
+        "request_invalid", f"{place} is {came}: {message}; see the API's description at /docs"
+    )
 
 
 def check_pictures(images: list[bytes], settings: GatewaySettings) -> None:
@@ -302,7 +329,12 @@ def examine(data: bytes, max_pixels: int) -> tuple[Picture, Problem | None]:
         found = header(data, max_pixels=max_pixels)
     except TooLargeError as error:
         picture.width, picture.height = error.width, error.height
-        return picture, Problem("picture_too_large", str(error))
+        size = f"{error.width}x{error.height}" if error.width else "more"
+        return picture, Problem(
+            "picture_too_large",
+            f"the picture has {size} pixels and the limit is {max_pixels:,}, and "
+            f"{MAX_SIDE:,} a side; make it smaller",
+        )
     except ImageError as error:
         return picture, problem_of(error)
     picture.format, picture.width, picture.height = found

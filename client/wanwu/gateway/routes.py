@@ -35,6 +35,7 @@ from wanwu.gateway.questions import (
     PredictForm,
     RecognizeForm,
     RecognizeQuestion,
+    files_of,
     read_form,
     read_question,
 )
@@ -150,13 +151,18 @@ async def predict(request: Request) -> Response:
     """Name what one picture shows: the five best labels of the default bank."""
     settings, trace = gateway_of(request).settings, trace_of(request.scope)
     values = await read_form(request, settings)
-    files = values.pop("file", [])
-    if len(files) != 1 or values or not isinstance(files[0], bytes):
-        others = f" and {', '.join(map(repr, values))}" if values else ""
+    files = files_of(values)
+    if values:
         raise Problem(
             "request_invalid",
-            f"the form has {len(files)} times the field 'file'{others}; expected one file of that "
-            "name, as in `curl -F file=@photo.jpg`; /v1/recognize takes more",
+            f"the form has the fields {', '.join(map(repr, values))}; /predict takes 'file' alone, "
+            "as in `curl -F file=@photo.jpg`, and /v1/recognize takes more",
+        )
+    if len(files) != 1:
+        raise Problem(
+            "request_invalid",
+            f"{len(files)} files came; /predict takes one, as in `curl -F file=@photo.jpg`, and "
+            "/v1/recognize takes more",
         )
     asked = RecognizeQuestion.model_construct(
         images=files, labels=None, bank=None, top_k=PREDICTIONS, threshold=None, score=None

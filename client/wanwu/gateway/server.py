@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from prometheus_client import start_http_server
 
+from wanwu import __version__
 from wanwu.errors import SetupError
 from wanwu.gateway.app import build_app
+from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.settings import Settings
 
 #: Idle connections are closed after this long; load balancers keep theirs for a minute.
 KEEP_ALIVE_S = 75
+
+
+log = logging.getLogger("wanwu.gateway")
 
 
 class Gateway:
@@ -31,12 +40,13 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, triton: Settings) -> None:
         self._settings = settings
+        _check_tls(settings)
         self._socket = _listen(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
-        self._app = build_app(settings, triton)
+        self._audit, self._metrics = _open_audit(settings), Metrics()
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._app,
+                build_app(settings, triton, self._audit, self._metrics),
                 http=protocol(settings),
                 ws="none",
                 lifespan="on",
@@ -54,16 +64,45 @@ class Gateway:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; requests under way are finished first."""
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            # Not before: requests that did not end in time have their lines too.
+            if self._audit is not None:
+                _close_audit(self._audit)
 
     def _serve_metrics(self) -> None:
         if self._settings.metrics_port is None:
             return
-        registry = self._app.metrics.registry  # type: ignore[attr-defined]
+        port, host = self._settings.metrics_port, self._settings.host
         try:
-            start_http_server(self._settings.metrics_port, self._settings.host, registry)
+            start_http_server(port, host, self._metrics.registry)
         except OSError as error:
-            raise _taken(self._settings.host, self._settings.metrics_port, error) from error
+            raise _taken(host, port, error) from error
+
+
+def _open_audit(settings: GatewaySettings) -> AuditLog | None:
+    """Open the audit log that the settings name."""
+    if settings.audit == "off":
+        return None
+    path = None if settings.audit == "-" else Path(settings.audit)
+    audit = AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
+    try:
+        audit.write({"event": "start", "version": __version__, "auth": settings.auth})
+    except AuditError as error:
+        raise SetupError(
+            f"the audit log {settings.audit} cannot be written: {error}; give a file that this "
+            "process may write, and no other gateway does"
+        ) from error
+    return audit
+
+
+def _close_audit(audit: AuditLog) -> None:
+    try:
+        audit.write({"event": "stop"})
+    except AuditError as error:
+        log.error("the audit log's last line could not be written: %s", error)
+    audit.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -80,6 +119,20 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _check_tls(settings: GatewaySettings) -> None:
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise SetupError(
+            f"the certificate {settings.tls_cert} and its key {settings.tls_key} cannot be used: "
+            f"{error}; expected PEM files that belong together"
+        ) from error
+
+
 def _taken(host: str, port: int, error: OSError) -> SetupError:
     return SetupError(
         f"the gateway cannot listen at {host}:{port}: {error}; choose another port or host"
@@ -93,5 +146,7 @@ def log_config() -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        # A caller's broken form would be a line in the log.
+        "loggers": {"python_multipart": {"level": "ERROR"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
     }

@@ -118,6 +118,8 @@ class GatewaySettings(BaseSettings):
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert came without tls_key, or the other way round; give both")
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError(f"port and metrics_port are both {self.port}; choose another")
         if self.max_held_bytes < self.max_body_bytes:
             raise ValueError(
                 f"max_held_bytes is {self.max_held_bytes} and max_body_bytes "

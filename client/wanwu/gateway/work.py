@@ -84,10 +84,13 @@ class Work:
         """
         started = time.perf_counter()
         trace.labels = None if asked.labels is None else len(asked.labels)
-        if trace.labels and trace.labels > self._settings.max_labels:
+        texts = trace.labels or 0
+        if isinstance(asked.labels, dict):
+            texts += sum(map(len, asked.labels.values()))
+        if texts > self._settings.max_labels:
             raise Problem(
                 "labels_invalid",
-                f"{trace.labels} labels came and the limit is {self._settings.max_labels}; "
+                f"{texts} labels and aliases came and the limit is {self._settings.max_labels}; "
                 "have a bank made of them",
             )
         found = await self._each(asked.images, trace, self._recognizes(asked))
