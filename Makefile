@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-slow bench bench-decode bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-slow test-live chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,18 @@ test: $(INSTALLED) ## Check style and types, then run the tests
 test-gateway: $(INSTALLED) ## Test the gateway: callers, hostile uploads, audit log, the page in a browser
 	$(BIN)/pytest tests/gateway
 
-test-slow: $(INSTALLED) ## Test every model family, version swaps and faults under load
+test-chart: $(INSTALLED) ## Test the chart: every example on every Kubernetes, its rules by promtool
+	$(BIN)/python helm/generate.py --check
+	$(BIN)/pytest tests/chart tests/k8s
+
+test-slow: $(INSTALLED) ## Test every model family, version swaps, faults under load
 	$(BIN)/pytest tests/checkpoints tests/swaps tests/faults
+
+test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archive for no internet
+	$(BIN)/pytest tests/chart_live tests/airgap
+
+chart-docs: $(INSTALLED) ## Write the chart's README and schema from its values.yaml
+	$(BIN)/python helm/generate.py
 
 bench-export: $(INSTALLED) ## Measure size, memory, speed and cosine of every precision
 	PYTHONPATH=tests $(BIN)/python export/bench/bench_export.py $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
