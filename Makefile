@@ -8,10 +8,10 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-slow test-live chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make .venv with pinned packages
 
@@ -51,6 +51,9 @@ test-slow: $(INSTALLED) ## Test every model family, version swaps, faults under 
 
 test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archive for no internet
 	$(BIN)/pytest tests/chart_live tests/airgap
+
+test-cluster: $(INSTALLED) ## Install, upgrade, roll back and remove the chart in the cluster of KUBECONFIG
+	VALUES=$(VALUES) $(BIN)/pytest --timeout 1200 tests/cluster
 
 chart-docs: $(INSTALLED) ## Write the chart's README and schema from its values.yaml
 	$(BIN)/python helm/generate.py
