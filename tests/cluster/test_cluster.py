@@ -127,9 +127,8 @@ def test_an_upgrade_of_the_batching_rolls_out_and_keeps_the_keys(installed: Clus
 
 def test_its_pods_may_do_nothing_in_the_cluster(installed: Cluster) -> None:
     assert not [each for each in installed.objects() if each["kind"].startswith("Role")]
-    accounts = installed.kubectl(
-        "get", "serviceaccounts", "-o", "jsonpath={.items[*].metadata.name}"
-    )
+    names = "jsonpath={.items[*].metadata.name}"
+    accounts = installed.kubectl("get", "serviceaccounts", "-o", names)
     for account in accounts.split():
         who = f"--as=system:serviceaccount:{installed.namespace}:{account}"
         for verb, what in (("get", "secrets"), ("create", "pods"), ("list", "nodes")):
