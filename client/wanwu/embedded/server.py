@@ -38,7 +38,7 @@ INSTALL_SERVER = "pip install 'wanwu[server]'"
 INSTANCES = 2
 #: Triton gets this long to finish what it has; then its processes are killed.
 EXIT_TIMEOUT_S = 5
-KILL_AFTER_S = 8.0
+KILL_AFTER_S = 7.0
 #: Protocols that change the server. Only a holder of the admin key may speak them.
 ADMIN_PROTOCOLS = "model-repository,shared-memory,trace,logging"
 ADMIN_KEY_NAME = "wanwu-admin-key"
