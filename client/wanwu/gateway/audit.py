@@ -75,10 +75,7 @@ class AuditLog:
             self._file = _open(path)
             self._continue(path)
         except (OSError, AuditError) as error:
-            raise SetupError(
-                f"the audit log {path} cannot be written: {error}; give a file that this process "
-                "may write, and no other gateway does"
-            ) from error
+            raise unwritable(str(path), error) from error
 
     @property
     def sequence(self) -> int:
@@ -182,6 +179,14 @@ class Verified:
     lines: int
     first: int
     last: Link
+
+
+def unwritable(name: str, error: Exception) -> SetupError:
+    """Give the error of a log that cannot be begun."""
+    return SetupError(
+        f"the audit log {name} cannot be written: {error}; give a file that this process may "
+        "write, and no other gateway does"
+    )
 
 
 def verify(paths: Iterable[Path]) -> Verified:

@@ -14,7 +14,7 @@ from prometheus_client import start_http_server
 from wanwu import __version__
 from wanwu.errors import SetupError
 from wanwu.gateway.app import build_app
-from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.gateway.audit import AuditError, AuditLog, unwritable
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
 from wanwu.gateway.settings import GatewaySettings
@@ -90,10 +90,7 @@ def _open_audit(settings: GatewaySettings) -> AuditLog | None:
     try:
         audit.write({"event": "start", "version": __version__, "auth": settings.auth})
     except AuditError as error:
-        raise SetupError(
-            f"the audit log {settings.audit} cannot be written: {error}; give a file that this "
-            "process may write, and no other gateway does"
-        ) from error
+        raise unwritable(settings.audit, error) from error
     return audit
 
 
