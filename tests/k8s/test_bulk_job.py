@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
+from support.schemas import validate
 from wanwu.cli.pictures import Shard
 from wanwu.embedded.server import free_port
 from wanwu.samples import cat_photo
@@ -31,7 +31,7 @@ def job(need) -> dict[str, Any]:
 
 
 def test_the_job_fits_kubernetes_schema(job: dict[str, Any]) -> None:
-    kubernetes_validate.validate(job, "1.35", strict=True)
+    validate(job)
 
 
 def test_every_index_has_one_part_and_a_file_of_its_own(job: dict[str, Any]) -> None:

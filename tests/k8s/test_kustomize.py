@@ -12,16 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
+
+from support.schemas import validate
 
 K8S = Path(__file__).parents[2] / "k8s"
 CHART = K8S.parent / "helm" / "wanwu"
 FOLDERS = sorted(path.parent.name for path in K8S.glob("*/kustomization.yaml"))
 DOCKERFILES = sorted(K8S.glob("images/*/Dockerfile"))
-#: Kinds that Kubernetes' own schemas do not hold.
-OF_OTHERS = {"ServiceMonitor"}
 
 Need = Callable[[bool, str], None]
 Objects = list[dict[str, Any]]
@@ -61,8 +60,7 @@ def test_a_folder_builds_and_fits_kubernetes_schema(need, folder: str) -> None:
     objects = built(need, folder)
     assert objects
     for each in objects:
-        if each["kind"] not in OF_OTHERS:
-            kubernetes_validate.validate(each, "1.35", strict=True)
+        validate(each)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
