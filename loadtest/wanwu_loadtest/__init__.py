@@ -1,0 +1,1 @@
+"""Load on a Wanwu server: what locust sends, what came of it, and the capacity that it shows."""

@@ -1,0 +1,176 @@
+"""What a load test measured, as a file: the report draws it, the capacity planner reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from wanwu.errors import InputError
+
+SCHEMA = 1
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds from the moment at which a request was meant to be sent, to its answer."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    mean_ms: float
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What Triton's statistics say of the image tower in the same seconds.
+
+    Attributes:
+        pictures: pictures answered.
+        requests: requests answered; one may hold several pictures.
+        executions: batches that ran.
+        failed: requests refused or failed.
+        request_ms: mean time of a request in the server.
+        queue_ms: of which it waited for an instance.
+        compute_ms: of which the model ran, with its input and its output.
+    """
+
+    pictures: int
+    requests: int
+    executions: int
+    failed: int
+    request_ms: float
+    queue_ms: float
+    compute_ms: float
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Some seconds of one planned rate.
+
+    Attributes:
+        name: as the report calls it.
+        start_s: since the load began.
+        length_s: seconds.
+        planned_rate: requests per second that were meant to be sent.
+        sent: requests sent.
+        pictures: pictures in those that were answered.
+        errors: requests that failed.
+        rate: requests answered per second.
+        latency: None when none was answered.
+        server: None when Triton's statistics could not be read.
+    """
+
+    name: str
+    start_s: float
+    length_s: float
+    planned_rate: float
+    sent: int
+    pictures: int
+    errors: int
+    rate: float
+    latency: Latency | None
+    server: Server | None = None
+
+    @property
+    def error_rate(self) -> float:
+        """Failed requests among the sent, 0 to 1."""
+        return self.errors / self.sent if self.sent else 0.0
+
+
+class BatchTime(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean milliseconds of an execution of `size` pictures, over `count` executions."""
+
+    size: int
+    count: int
+    mean_ms: float
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """How one Triton serves the image tower, by its own configuration and statistics.
+
+    Attributes:
+        instances: executions that run at a time.
+        max_batch_size: most pictures in one.
+        preferred_batch_sizes: sizes that are not waited on.
+        queue_delay_us: how long a batch may wait for more.
+        max_queue_size: requests that may wait; 0 is no limit.
+        batches: how long executions take, by size.
+    """
+
+    instances: int
+    max_batch_size: int
+    preferred_batch_sizes: list[int]
+    queue_delay_us: int
+    max_queue_size: int
+    batches: list[BatchTime]
+
+
+class Knee(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest rate that the server kept up with, and the P95 it had there."""
+
+    rate: float
+    p95_ms: float
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked of the service, and what broke it; no reasons are a pass."""
+
+    p95_ms: float | None
+    error_rate: float | None
+    reasons: list[str]
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole load test.
+
+    Attributes:
+        schema: version of this file.
+        started: ISO 8601.
+        wire: `grpc` or `rest`.
+        url: what was loaded.
+        model: name of the model, as its contract has it.
+        shape: how the rate went.
+        options: what else was asked.
+        machine: what the load was sent from.
+        total: everything as one window.
+        windows: in order.
+        service: None when Triton could not be asked.
+        knee: None when one rate alone was tried.
+        verdict: of the objectives.
+    """
+
+    schema: int
+    started: str
+    wire: str
+    url: str
+    model: str
+    shape: str
+    options: dict[str, str]
+    machine: dict[str, str]
+    total: Window
+    windows: list[Window]
+    service: Service | None
+    knee: Knee | None
+    verdict: Verdict
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read the file.
+
+        Raises:
+            InputError: it is missing, or is none of a load test.
+        """
+        try:
+            results = msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path} holds no results of a load test: {error}") from error
+        if results.schema != SCHEMA:
+            raise InputError(
+                f"{path} has schema {results.schema} and this program reads {SCHEMA}; measure again"
+            )
+        return results
