@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  f"this is Python {v[0]}.{v[1]} and constraints.txt pins packages for 3.11 and 3.12; " \
 	  "name one of these: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,parquet,server,gateway,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,parquet,server,gateway,loadtest,demo,dev]'
 	@touch $@
 
 # Exporting takes half a minute, so it is done again only when its sources have changed.
