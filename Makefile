@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-gateway: $(INSTALLED) ## Test the gateway: callers, hostile uploads, audit 
 test-chart: $(INSTALLED) ## Test the chart: every example on every Kubernetes, its rules by promtool
 	$(BIN)/python helm/generate.py --check
 	$(BIN)/pytest tests/chart tests/k8s
+
+test-loadtest: $(INSTALLED) ## Test the load, its report, and the capacity planner
+	$(BIN)/pytest tests/loadtest
 
 test-slow: $(INSTALLED) ## Test every model family, version swaps, faults under load
 	$(BIN)/pytest tests/checkpoints tests/swaps tests/faults

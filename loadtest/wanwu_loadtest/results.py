@@ -12,7 +12,7 @@ SCHEMA = 1
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds from the moment at which a request was meant to be sent, to its answer."""
+    """Milliseconds of two digits, but the largest and the mean."""
 
     p50_ms: float
     p95_ms: float
@@ -51,11 +51,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         start_s: since the load began.
         length_s: seconds.
         planned_rate: requests per second that were meant to be sent.
-        sent: requests sent.
+        sent: requests that were meant to be sent in these seconds, and were.
         pictures: pictures in those that were answered.
         errors: requests that failed.
-        rate: requests answered per second.
-        latency: None when none was answered.
+        rate: answers per second that came in these seconds, whenever they were asked for.
+        latency: from when requests were meant to be sent; None when none was answered.
+        late: how much later than meant they were sent; much of it tells of a busy sender.
+        call: the part that the call to the image tower took, with the network.
         server: None when Triton's statistics could not be read.
     """
 
@@ -68,6 +70,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     rate: float
     latency: Latency | None
+    late: Latency | None = None
+    call: Latency | None = None
     server: Server | None = None
 
     @property
@@ -136,6 +140,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         service: None when Triton could not be asked.
         knee: None when one rate alone was tried.
         verdict: of the objectives.
+        errors: how often each came.
     """
 
     schema: int
@@ -151,6 +156,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     service: Service | None
     knee: Knee | None
     verdict: Verdict
+    errors: dict[str, int] = {}
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -24,6 +24,9 @@ from wanwu.cli.gateway import gateway
 from wanwu.cli.keys import app as keys
 from wanwu.cli.labels import app as labels
 from wanwu.cli.language import chinese, tell, translate, translate_help
+from wanwu.cli.loadtest import SETTINGS as LOADTEST
+from wanwu.cli.loadtest import loadtest
+from wanwu.cli.plan import plan
 from wanwu.cli.recognize import recognize
 from wanwu.cli.repository import app as repository
 from wanwu.cli.serve import serve
@@ -43,8 +46,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (recognize, embed, serve, gateway, export, doctor, evaluate, demo):
+for command in (recognize, embed, serve, gateway, export, doctor, evaluate, plan, demo):
     app.command()(command)
+app.command(context_settings=LOADTEST)(loadtest)
 app.add_typer(labels, name="labels")
 app.add_typer(repository, name="repository")
 app.add_typer(keys, name="keys")

@@ -1,0 +1,186 @@
+"""The chart's values that decide capacity, with the chart's defaults: a wheel brings no chart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wanwu.errors import InputError
+from wanwu_loadtest.planner.behavior import Behavior, Kind, Policy, Rules
+
+DRIVERS = ("prometheus-adapter", "keda", "none")
+PROFILES = ("gpu", "cpu")
+#: Kubernetes' HPA looks at its metrics this often, seconds.
+SYNC_S = 15
+
+
+def _value(path: str, default: Any, least: float | None = None) -> Any:
+    return field(default=default, metadata={"path": path, "least": least})
+
+
+def _numbers(path: str, default: tuple[int, ...]) -> Any:
+    return field(default=default, metadata={"path": path, "least": 1})
+
+
+@dataclass(frozen=True)
+class ChartValues:
+    """Values of helm/wanwu by their paths; units are in the names.
+
+    `given` are the paths that a values file has set.
+    """
+
+    driver: str = _value("autoscaling.driver", "none")
+    min_replicas: int = _value("autoscaling.minReplicas", 2, 1)
+    max_replicas: int = _value("autoscaling.maxReplicas", 10, 1)
+    gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0.001)
+    p95_ms: float = _value("autoscaling.p95Ms", 150, 0.001)
+    queue_ms: float = _value("autoscaling.queueMs", 20, 0.001)
+    scale_up_percent: int = _value("autoscaling.scaleUpPercent", 50, 1)
+    scale_up_pods: int = _value("autoscaling.scaleUpPods", 2, 1)
+    scale_down_stabilization_s: int = _value("autoscaling.scaleDownStabilizationSeconds", 300, 0)
+    scale_down_percent: int = _value("autoscaling.scaleDownPercent", 10, 1)
+    scrape_interval_s: int = _value("monitoring.scrapeIntervalSeconds", 15, 1)
+    rate_window_s: int = _value("monitoring.rateWindowSeconds", 60, 1)
+    profile: str = _value("triton.profile", "gpu")
+    replicas: int = _value("triton.replicas", 2, 1)
+    gpu_count: int = _value("triton.gpu.count", 1, 1)
+    max_batch_size: int = _value("triton.batching.maxBatchSize", 64, 1)
+    preferred_batch_sizes: tuple[int, ...] = _numbers("triton.batching.preferredBatchSizes", ())
+    queue_delay_us: int = _value("triton.batching.queueDelayUs", 1000, 0)
+    max_queue_size: int = _value("triton.batching.maxQueueSize", 512, 0)
+    queue_timeout_us: int = _value("triton.batching.queueTimeoutUs", 10_000_000, 0)
+    latency_buckets_ms: tuple[int, ...] = _numbers(
+        "triton.latencyBucketsMs",
+        (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000),
+    )
+    pre_stop_s: int = _value("triton.preStopSeconds", 20, 0)
+    exit_timeout_s: int = _value("triton.exitTimeoutSeconds", 30, 0)
+    startup_s: int = _value("triton.startupSeconds", 900, 1)
+    given: frozenset[str] = frozenset()
+
+    @property
+    def window_s(self) -> int:
+        """Seconds that rates are over, as the recording rules have it."""
+        return max(self.rate_window_s, 4 * self.scrape_interval_s)
+
+    @property
+    def behavior(self) -> Behavior:
+        """How fast the chart lets Triton's pods come and go."""
+        up = (
+            Policy(Kind.PERCENT, self.scale_up_percent, 15),
+            Policy(Kind.PODS, self.scale_up_pods, 15),
+        )
+        down = (Policy(Kind.PERCENT, self.scale_down_percent, 60),)
+        return Behavior(Rules(up), Rules(down, self.scale_down_stabilization_s))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a pod; 0 on CPU nodes."""
+        return self.gpu_count if self.profile == "gpu" else 0
+
+
+def read_values(paths: list[Path]) -> ChartValues:
+    """Read values files over the chart's defaults, as helm does: a later file wins.
+
+    Raises:
+        InputError: a file is missing or is no YAML of values, or a value cannot be used.
+    """
+    tree: dict[str, Any] = {}
+    for path in paths:
+        tree = _merged(tree, _read(path))
+    return chart_values(tree)
+
+
+def chart_values(tree: dict[str, Any]) -> ChartValues:
+    """Give the chart's values with those of a tree over them.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+    found: dict[str, Any] = {}
+    given = set()
+    for each in fields(ChartValues):
+        path = each.metadata.get("path")
+        if path is None:
+            continue
+        there, value = _look(tree, path)
+        if there:
+            given.add(path)
+            found[each.name] = _checked(path, value, each.default, each.metadata["least"])
+    values = replace(ChartValues(), **found, given=frozenset(given))
+    _check_together(values)
+    return values
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}; give a values file of the chart") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} holds a {type(tree).__name__}; expected values of the chart")
+    return tree
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    whole = dict(below)
+    for key, value in above.items():
+        before = whole.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            whole[key] = _merged(before, value)
+        else:
+            whole[key] = value
+    return whole
+
+
+def _look(tree: Any, path: str) -> tuple[bool, Any]:
+    walked: list[str] = []
+    for key in path.split("."):
+        if not isinstance(tree, dict):
+            where = ".".join(walked)
+            raise InputError(f"{where} is {tree!r}; expected a map, as the chart's values.yaml has")
+        if key not in tree:
+            return False, None
+        tree = tree[key]
+        walked.append(key)
+    return True, tree
+
+
+def _checked(path: str, value: Any, default: Any, least: float | None) -> Any:
+    choices = {"autoscaling.driver": DRIVERS, "triton.profile": PROFILES}.get(path)
+    if choices:
+        if value not in choices:
+            raise InputError(f"{path} is {value!r}; expected one of {', '.join(choices)}")
+        return value
+    if isinstance(default, tuple):
+        if not isinstance(value, list):
+            raise InputError(f"{path} is {value!r}; expected a list of whole numbers")
+        return tuple(sorted(_number(path, each, True, 1) for each in value))
+    # Ratios and latencies may have a fraction; counts and seconds may not.
+    whole = not path.endswith(("gpuUtilization", "p95Ms", "queueMs"))
+    return _number(path, value, whole, least or 0)
+
+
+def _number(path: str, value: Any, whole: bool, least: float) -> Any:
+    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if isinstance(value, float) and whole and value.is_integer():
+        value, right = int(value), True  # YAML reads 1e7 so
+    if not right or not value >= least:
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{path} is {value!r}; expected {kind} of at least {least:g}")
+    return value
+
+
+def _check_together(values: ChartValues) -> None:
+    if values.min_replicas > values.max_replicas:
+        raise InputError(
+            f"autoscaling.minReplicas is {values.min_replicas} and autoscaling.maxReplicas "
+            f"{values.max_replicas}; the first must be at most the second"
+        )

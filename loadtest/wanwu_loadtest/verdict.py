@@ -1,0 +1,83 @@
+"""Whether a load met its objectives, and where the server stopped keeping up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wanwu_loadtest.results import Knee, Latency, Verdict, Window
+
+#: The share of the planned rate below which a server does not keep up.
+KEPT_UP = 0.97
+#: Without an objective, a P95 of this many times the quietest stage's median is past the knee.
+PAST_THE_KNEE = 4.0
+#: A sender this late, at P95, is itself what is slow.
+LATE_MS = 50.0
+SECOND_MS = 1000.0
+
+
+def judge(
+    total: Window, windows: Sequence[Window], *, p95_ms: float | None, error_rate: float | None
+) -> Verdict:
+    """Hold a load against its objectives, in every stage.
+
+    An hour of health does not make a bad minute good.
+
+    Args:
+        total: the whole load.
+        windows: its stages.
+        p95_ms: the largest P95, in milliseconds from the intended moment; None for no objective.
+        error_rate: the largest share of failed requests, 0 to 1; None for no objective.
+    """
+    reasons = []
+    if total.latency is None:
+        reasons.append(f"none of {total.sent} requests was answered")
+    for window in windows:
+        if p95_ms is not None and window.latency and window.latency.p95_ms > p95_ms:
+            reasons.append(
+                f"{window.name}: P95 was {window.latency.p95_ms:g} ms, above {p95_ms:g} ms"
+            )
+        if error_rate is not None and window.error_rate > error_rate:
+            reasons.append(
+                f"{window.name}: {window.errors} of {window.sent} requests failed "
+                f"({window.error_rate:.2%}), above {error_rate:.2%}"
+            )
+    return Verdict(p95_ms=p95_ms, error_rate=error_rate, reasons=reasons)
+
+
+def find_knee(windows: Sequence[Window], *, p95_ms: float | None) -> Knee | None:
+    """Give the largest rate up to which every stage was kept up with.
+
+    A stage is kept up with when all its requests were answered, at 97 % or more of the planned
+    rate, within the objective for P95; without one, within four times the median of the quietest
+    stage.
+    """
+    by_rate = sorted(windows, key=lambda window: window.planned_rate)
+    if len({window.planned_rate for window in by_rate}) < 2 or by_rate[0].latency is None:
+        return None
+    limit = p95_ms or by_rate[0].latency.p50_ms * PAST_THE_KNEE
+    knee = None
+    for window in by_rate:
+        latency = window.latency
+        if latency is None or latency.p95_ms > limit or window.errors or _behind(window, latency):
+            break
+        knee = Knee(rate=window.planned_rate, p95_ms=latency.p95_ms)
+    return knee
+
+
+def _behind(window: Window, latency: Latency) -> bool:
+    # What was asked for at the very end of the stage is answered in the next one.
+    in_flight = window.planned_rate * latency.p95_ms / SECOND_MS
+    return window.rate * window.length_s + in_flight < window.sent * KEPT_UP
+
+
+def remarks(total: Window) -> list[str]:
+    """Give what a reader of the figures must know."""
+    told = []
+    if total.late is not None and total.late.p95_ms > LATE_MS:
+        told.append(
+            f"requests were sent {total.late.p95_ms:g} ms late at P95: this sender was too busy; "
+            "use --processes, or workers on other machines"
+        )
+    if total.server is None:
+        told.append("Triton's statistics could not be read: name its gRPC address by --triton")
+    return told
