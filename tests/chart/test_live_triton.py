@@ -5,67 +5,23 @@ Its Python backend stands in for onnxruntime's, which PyPI's Triton lacks; the r
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from chart.rendering import environment, one, pod_of, triton
+from chart.live import ChartServer, Container, Machine, lay, secrets_of
+from chart.rendering import one, triton
 from wanwu import Recognizer, SetupError
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import ServerOptions, free_port
 from wanwu.repository import newest_release
 from wanwu.samples import cat_photo
-from wanwu_export.banks import model_file
-from wanwu_export.onnx_bank import read_bank
-
-API_KEY = "correct-horse"
-
-
-class ChartServer(EmbeddedServer):
-    """The Triton that PyPI ships, started by the chart's command line."""
-
-    def __init__(self, options: ServerOptions, container: dict, models: Path) -> None:
-        super().__init__(options)
-        self._rendered, self._models = container["args"], models
-
-    def _arguments(self, backends: Path, models: Path) -> list[str]:
-        given = {
-            "$(WANWU_ADMIN_KEY)": self.admin_key,
-            "$(WANWU_API_KEY)": API_KEY,
-            "=/models": f"={self._models}",
-            "--http-port=8000": f"--http-port={self.options.http_port}",
-            "--grpc-port=8001": f"--grpc-port={self.options.grpc_port}",
-            "--metrics-port=8002": f"--metrics-port={self.options.metrics_port}",
-        }
-        line = "\n".join(self._rendered)
-        for rendered, here in given.items():
-            line = line.replace(rendered, here)
-        own = [f"--backend-directory={backends}"]
-        own.append(f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}")
-        return [*line.split("\n"), *own]
-
-
-@pytest.fixture(scope="module")
-def model(repository: Path) -> dict:
-    """What `wanwu export` writes into the values file beside the models."""
-    contract = read_bank(model_file(repository, newest_release(repository), "label_bank")).contract
-    digest = hashlib.sha256((repository / "manifest.json").read_bytes()).hexdigest()
-    return {
-        "name": contract.model.name,
-        "version": "1",
-        "fingerprint": str(contract.fingerprint),
-        "manifestSha256": digest,
-        "image": {"height": contract.image.height, "width": contract.image.width},
-        "text": {"maxLength": contract.text.max_length},
-    }
 
 
 @pytest.fixture(scope="module")
@@ -81,29 +37,6 @@ def objects(render, model) -> list[dict]:
     return render({"model": model, "triton": values})
 
 
-def for_python(config: str) -> str:
-    """Put the Python backend in onnxruntime's place, whose parameters it does not know."""
-    lines = config.replace('backend: "onnxruntime"', 'backend: "python"').splitlines()
-    return "\n".join(line for line in lines if not line.startswith("parameters"))
-
-
-def lay(objects: list[dict], repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the rendered init container here, over `repository` into folder/models."""
-    configs = folder / "configs"
-    configs.mkdir(exist_ok=True)
-    (folder / "models").mkdir(exist_ok=True)
-    for name, text in one(objects, "ConfigMap", "-triton")["data"].items():
-        (configs / name).write_text(for_python(text) if name.endswith(".pbtxt") else text)
-    (container,) = pod_of(one(objects, "Deployment", "-triton"))["initContainers"]
-    paths = {"/repository": repository, "/configs": configs, "/models": folder / "models"}
-    found = environment(container)
-    here = {name: str(paths.get(value, value)) for name, value in found.items()}
-    command = [each.replace("/configs", str(configs)) for each in container["command"]]
-    return subprocess.run(
-        command, env={**here, "PATH": os.environ["PATH"]}, capture_output=True, text=True
-    )
-
-
 @pytest.fixture(scope="module")
 def laid(objects, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pod")
@@ -114,15 +47,21 @@ def laid(objects, repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def serving(objects, laid: Path, repository: Path) -> Iterator[ChartServer]:
-    options = ServerOptions(
-        repository,
-        grpc_port=free_port(),
-        http_port=free_port(),
-        metrics_port=free_port(),
-        api_key=API_KEY,
-    )
-    with ChartServer(options, triton(objects), laid) as server:
+    container = pod_here(objects, laid)
+    options = replace(ports(repository), api_key=container.environment["WANWU_API_KEY"])
+    with ChartServer(options, container) as server:
         yield server
+
+
+def ports(repository: Path) -> ServerOptions:
+    return ServerOptions(
+        repository, grpc_port=free_port(), http_port=free_port(), metrics_port=free_port()
+    )
+
+
+def pod_here(objects: list[dict], laid: Path) -> Container:
+    machine = Machine(laid.parent, secrets_of(objects), {"/models": laid})
+    return machine.container(one(objects, "Deployment", "-triton"))
 
 
 def test_models_are_linked_and_configs_are_copied(laid: Path, repository: Path) -> None:
@@ -183,7 +122,7 @@ def test_an_incomplete_repository_is_refused(render, model, repository, tmp_path
 
 
 def test_it_recognises_after_its_warm_up(serving: ChartServer, repository: Path) -> None:
-    with Recognizer(serving.url, api_key=API_KEY) as client:
+    with Recognizer(serving.url, api_key=serving.options.api_key) as client:
         assert client.recognize(cat_photo(), labels=["猫", "狗"]).top.label == "猫"
     assert set(serving.versions) == set(newest_release(repository).served)
 
@@ -206,7 +145,7 @@ def test_nobody_calls_without_the_key(serving: ChartServer) -> None:
 
 def test_a_caller_may_not_change_the_server(serving: ChartServer) -> None:
     client = triton_grpc.InferenceServerClient(serving.url)
-    headers = {"triton-grpc-protocol-wanwu-api-key": API_KEY}
+    headers = {"triton-grpc-protocol-wanwu-api-key": serving.options.api_key}
     with pytest.raises(triton_grpc.InferenceServerException, match="restricted"):
         client.unload_model("label_bank", headers=headers)
     client.close()
@@ -231,21 +170,9 @@ def test_the_probes_pass_and_http_gives_nothing_else(objects, serving: ChartServ
 
 
 def test_the_latency_that_older_scalers_read_is_there(serving: ChartServer) -> None:
-    with Recognizer(serving.url, api_key=API_KEY) as client:
+    with Recognizer(serving.url, api_key=serving.options.api_key) as client:
         client.recognize(cat_photo())
     url = f"http://127.0.0.1:{serving.options.metrics_port}/metrics"
     with urllib.request.urlopen(url) as answer:
         text = answer.read().decode()
     assert re.search(r'nv_inference_request_summary_us\{model="image_encoder".*0\.95"\}', text)
-
-
-def test_the_command_line_for_a_newer_release_is_taken_too(
-    render, model, laid: Path, repository: Path
-) -> None:
-    # Its configs are not: 2.51 does not know model_metrics, which is rendered from 26.01.
-    container = triton(render({"model": model, "triton": {"profile": "cpu"}}))
-    options = ServerOptions(
-        repository, grpc_port=free_port(), http_port=free_port(), metrics_port=free_port()
-    )
-    with ChartServer(options, container, laid) as server:
-        assert server.versions

@@ -252,13 +252,13 @@ def test_a_slow_gateway_is_told(rules: Promtool, edge: str, fires: int) -> None:
 @pytest.mark.parametrize(("later", "fires"), [(0.15, 0), (0.5, 1)])
 def test_a_jump_of_uncertain_answers_is_told(rules: Promtool, later: float, fires: int) -> None:
     def answers(outcome: str, before: float, after: float) -> dict[str, str]:
-        steps, first = 6 * 240, before * 15
+        steps, first = 3 * 240, before * 15
         values = f"0+{first:g}x{steps} {first * (steps + 1):g}+{after * 15:g}x480"
         return {gateway("recognitions_total", bank="seed18", outcome=outcome): values}
 
     load = answers("uncertain", 0.1, 2 * later) | answers("answered", 1.9, 2 - 2 * later)
-    rules.play(load, ("6h", firing("WanwuAnswersUncertain"), 0))
-    rules.play(load, ("7h50m", firing("WanwuAnswersUncertain"), fires))
+    rules.play(load, ("3h", firing("WanwuAnswersUncertain"), 0))
+    rules.play(load, ("4h50m", firing("WanwuAnswersUncertain"), fires))
 
 
 def test_every_alarm_has_a_severity_and_speaks_both_languages(alerts) -> None:

@@ -27,6 +27,11 @@ SIGNALS = (
     "wanwu_reject_ratio",
     "wanwu_batch_size",
 )
+GATEWAY_SIGNALS = (
+    "wanwu_gateway_request_rate",
+    "wanwu_gateway_error_ratio",
+    "wanwu_gateway_p95_ms",
+)
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +212,60 @@ def test_the_utilisation_of_a_pod_is_the_mean_of_its_gpus(rules: Promtool) -> No
 def test_rates_are_over_four_scrapes_even_where_values_say_less(need, tmp_path) -> None:
     short = ("monitoring.scrapeIntervalSeconds=30", "monitoring.rateWindowSeconds=10")
     assert "[120s]" in write_rules(need, tmp_path, *short).file.read_text()
+
+
+def gateway(name: str = "g", **rates: float) -> dict[str, str]:
+    """Give the series of a gateway whose API gives each status so often a second, in 0.3 s."""
+    where = {"job": "shop/x-wanwu-gateway", "pod": name}
+    series = {named("wanwu_gateway_info", version="1", **where): steady(1)}
+    for status, rate in rates.items():
+        labels = where | {"route": "/v1/recognize", "status": status.strip("_")}
+        metric = "wanwu_gateway_request_duration_seconds"
+        series[named(f"{metric}_count", **labels)] = counter(rate)
+        for le in ("0.2", "0.4", "+Inf"):
+            below = 0 if le == "0.2" else rate
+            series[named(f"{metric}_bucket", le=le, **labels)] = counter(below)
+    return series
+
+
+def test_an_idle_gateway_has_signals_of_zero_and_none_is_nan(rules: Promtool) -> None:
+    rules.play(gateway(), *(("10m", f"sum({each})", 0.0) for each in GATEWAY_SIGNALS))
+
+
+def test_a_gateways_signals_are_those_of_all_its_pods(rules: Promtool) -> None:
+    rules.play(
+        gateway("a", _200=30, _429=6, _503=1) | gateway("b", _200=60, _503=3),
+        ("10m", between("wanwu_gateway_request_rate", 99.9, 100.1), 1),
+        # What callers do too often is no error of the gateway.
+        ("10m", between("wanwu_gateway_error_ratio", 0.0399, 0.0401), 1),
+        ("10m", between("wanwu_gateway_p95_ms", 200, 400), 1),
+    )
+
+
+def test_a_gateway_that_is_not_scraped_has_no_signals(rules: Promtool) -> None:
+    lost = {name: f"{values} stale" for name, values in gateway(_200=9).items()}
+    rules.play(lost, *(("30m", present(each), 0) for each in GATEWAY_SIGNALS))
+
+
+def answered(bank: str, uncertain: float, sure: float) -> dict[str, str]:
+    where = {"job": "shop/x-wanwu-gateway", "bank": bank}
+    rates = {"uncertain": uncertain, "answered": sure}
+    return {
+        named("wanwu_gateway_recognitions_total", outcome=name, **where): counter(rate, 300)
+        for name, rate in rates.items()
+        if rate
+    }
+
+
+def test_the_share_of_uncertain_answers_is_told_for_each_bank_that_is_asked_enough(
+    rules: Promtool,
+) -> None:
+    series = answered("animals", 1, 3) | answered("parts", 0, 2) | answered("rare", 0.01, 0.01)
+    share = "wanwu_uncertain_ratio{bank='%s'}"
+    rules.play(
+        series,
+        ("70m", between(share % "animals", 0.249, 0.251), 1),
+        ("70m", f"sum({share % 'parts'})", 0),
+        # 72 pictures an hour.
+        ("70m", present(share % "rare"), 0),
+    )

@@ -10,6 +10,14 @@ from chart.rendering import CI_FILES, MODEL, merged, nested, one
 
 MODELS = ("image_encoder", "text_encoder", "label_bank")
 CPU = nested("triton.profile", "cpu")
+#: Those of onnxruntime_backend's README that the chart may come to use.
+BACKENDS_TENSORRT_KEYS = {
+    *("precision_mode", "max_workspace_size_bytes", "trt_builder_optimization_level"),
+    *("trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix"),
+    *("trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache"),
+    *("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes"),
+    *("trt_context_memory_sharing_enable", "trt_cuda_graph_enable"),
+}
 
 
 def config(objects, model: str) -> ModelConfig:
@@ -102,7 +110,7 @@ def test_cpus_run_small_batches_and_gpus_what_has_come(render) -> None:
 
 def test_a_gpu_without_a_cpu_limit_leaves_threads_to_onnxruntime(render) -> None:
     found = config(render(nested("triton.resources.limits.cpu", None)), "image_encoder")
-    assert not found.parameters
+    assert not [name for name in found.parameters if "thread" in name]
 
 
 def test_the_image_tower_runs_in_tensorrt_with_the_models_shapes(render) -> None:
@@ -110,7 +118,7 @@ def test_the_image_tower_runs_in_tensorrt_with_the_models_shapes(render) -> None
     values = {"model": MODEL, "triton": {"tensorrt": tensorrt}}
     values["triton"]["batching"] = {"maxBatchSize": 32, "preferredBatchSizes": [8, 16]}
     found = accelerators(config(render(values), "image_encoder"))
-    assert list(found) == ["tensorrt", "cuda"]
+    assert list(found) == ["tensorrt"]
     assert found["tensorrt"]["precision_mode"] == "FP32"
     assert found["tensorrt"]["trt_builder_optimization_level"] == "5"
     shapes = [found["tensorrt"][f"trt_profile_{each}_shapes"] for each in ("min", "opt", "max")]
@@ -118,15 +126,32 @@ def test_the_image_tower_runs_in_tensorrt_with_the_models_shapes(render) -> None
 
 
 def test_the_text_tower_never_runs_in_tensorrt(render) -> None:
-    assert list(accelerators(config(render({"model": MODEL}), "text_encoder"))) == ["cuda"]
+    assert not accelerators(config(render({"model": MODEL}), "text_encoder"))
 
 
 def test_without_tensorrt_cuda_runs_the_image_tower(render) -> None:
-    values = {"triton": {"tensorrt": {"enabled": False}, "gpu": {"memLimitBytes": 4294967296}}}
-    found = accelerators(config(render(values), "image_encoder"))
-    assert found == {
-        "cuda": {"arena_extend_strategy": "kSameAsRequested", "gpu_mem_limit": "4294967296"}
-    }
+    found = config(render(nested("triton.tensorrt.enabled", False)), "image_encoder")
+    assert not accelerators(found)
+    assert found.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_cudas_memory_is_bounded_where_onnxruntimes_backend_reads_it_last(render, model) -> None:
+    # The backend sets both from `parameters`, whatever an accelerator named cuda says of them.
+    found = config(render(nested("triton.gpu.memLimitBytes", 4294967296)), model)
+    assert parameter(found, "arena_extend_strategy") == "1"
+    assert parameter(found, "gpu_mem_limit") == "4294967296"
+    assert "cuda" not in accelerators(found)
+
+
+def test_cudas_memory_has_no_bound_of_its_own_by_default_and_none_on_cpus(render) -> None:
+    assert "gpu_mem_limit" not in config(render(), "image_encoder").parameters
+    assert "arena_extend_strategy" not in config(render(CPU), "image_encoder").parameters
+
+
+def test_tensorrt_is_told_only_what_the_backend_knows(render) -> None:
+    found = accelerators(config(render({"model": MODEL}), "image_encoder"))["tensorrt"]
+    assert set(found) <= BACKENDS_TENSORRT_KEYS  # another is an error when the model is loaded
 
 
 def test_without_the_models_size_there_is_no_profile_and_no_warm_up(render) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -25,7 +27,9 @@ PASSED_THROUGH = {
     "networkPolicy.dnsNamespace",
     "monitoring.dashboardLabels",
 }
-EXAMPLES = ("gpu", "keda", "tls", "cpu", "default")
+EXAMPLES = ("gpu", "keda", "tls", "cpu", "mig", "default")
+#: What a refusal says.
+REFUSED = "do not fit together"
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +77,26 @@ def test_every_default_keeps_the_rules_of_its_own_schema(generate) -> None:
 #: What turns on the parts that some values are of.
 PARTS = [
     *(yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text()) for name in EXAMPLES),
-    merged(NEEDED, nested("gateway.auth.jwt", {"jwksSecret": "j", "issuer": "i", "audience": "a"})),
-    merged(
-        NEEDED,
-        nested(
-            "triton.tls",
-            {"enabled": True, "mutual": True, "existingSecret": "s", "clientSecret": "c"},
+    *(merged(NEEDED, each) for each in (
+        nested("gateway.auth.jwt", {"jwksSecret": "j", "issuer": "i", "audience": "a"}),
+        merged(
+            nested("gateway.auth.jwt", {"jwksUrl": "https://l", "issuer": "i", "audience": "a"}),
+            nested("networkPolicy.gatewayEgress", [{"ports": [{"port": 443}]}]),
         ),
+        nested("triton.tls", {"enabled": True, "existingSecret": "s"}),
+        nested("triton.tls", {
+            "enabled": True, "mutual": True, "existingSecret": "s", "clientSecret": "c",
+        }),
+        nested("repository", {"source": "image", "image": {"repository": "m", "tag": "1"}}),
+    )),
+]  # fmt: skip
+#: What goes with a change, where the values would not fit together without.
+WITH = {
+    "gateway.auth.enabled": nested("gateway.auth.keysSecret", ""),
+    "triton.tls.certManager.enabled": nested(
+        "triton.tls", {"existingSecret": "s", "clientSecret": "c"}
     ),
-    merged(
-        NEEDED, nested("repository", {"source": "image", "image": {"repository": "m", "tag": "1"}})
-    ),
-]
+}
 
 
 @functools.cache
@@ -108,7 +120,7 @@ def other(value: object) -> object:
         return value + 1
     if isinstance(value, list):
         return [{"sentinel": "s"}] if not value or isinstance(value[0], dict) else [*value, 99999]
-    return {**value, "sentinel": "s"} if isinstance(value, dict) else f"{value}7"
+    return {**value, "WANWU_SENTINEL": "s"} if isinstance(value, dict) else f"{value}7"
 
 
 def at(tree: dict, path: str) -> object:
@@ -119,7 +131,7 @@ def at(tree: dict, path: str) -> object:
 def test_every_part_renders_twice_alike(need, part) -> None:
     need(shutil.which("helm") is not None, "helm")
     values = yaml.safe_dump(part)
-    assert "do not fit" not in rendered(values)
+    assert REFUSED not in rendered(values)
     assert rendered(values) == rendered.__wrapped__(values)
 
 
@@ -128,10 +140,36 @@ def test_every_value_changes_what_is_rendered(need, path) -> None:
     need(shutil.which("helm") is not None, "helm")
     defaults = yaml.safe_load(VALUES)
     for part in PARTS:
-        changed = nested(path, other(at(merged(defaults, part), path)))
-        if rendered(yaml.safe_dump(merged(part, changed))) != rendered(yaml.safe_dump(part)):
+        changed = merged(nested(path, other(at(merged(defaults, part), path))), WITH.get(path, {}))
+        before, after = (rendered(yaml.safe_dump(each)) for each in (part, merged(part, changed)))
+        if REFUSED not in after and before != after:
             return
     pytest.fail(f"no template uses {path}")
+
+
+def choices() -> list[tuple[str, list[str]]]:
+    """Give the values that are one of several, with these."""
+
+    def walk(node: dict, path: str) -> Iterator[tuple[str, list[str]]]:
+        if "enum" in node:
+            yield path, node["enum"]
+        for key, below in node.get("properties", {}).items():
+            yield from walk(below, f"{path}.{key}".lstrip("."))
+
+    return list(walk(json.loads((CHART / "values.schema.json").read_text()), ""))
+
+
+@pytest.mark.parametrize(("path", "each"), choices())
+def test_every_choice_renders_something_of_its_own(need, path, each) -> None:
+    need(shutil.which("helm") is not None, "helm")
+    left = set(each)
+    for part in PARTS:
+        texts = {one: rendered(yaml.safe_dump(merged(part, nested(path, one)))) for one in each}
+        taken = [text for text in texts.values() if REFUSED not in text]
+        left -= {one for one, text in texts.items() if taken.count(text) == 1}
+        if not left:
+            return
+    pytest.fail(f"nothing tells {path}={', '.join(sorted(left))} from the other choices")
 
 
 def test_every_value_that_a_template_names_exists() -> None:

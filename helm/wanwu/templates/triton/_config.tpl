@@ -34,7 +34,10 @@ parameters { key: "intra_op_thread_count" value: { string_value: "{{ $threads }}
 parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
 {{- end }}
 {{- if $gpu }}
-{{- include "wanwu.config.accelerators" (list $root $image $batch) }}
+{{- include "wanwu.config.cuda" $root }}
+{{- if and $image .tensorrt.enabled }}
+{{- include "wanwu.config.tensorrt" (list $root $batch) }}
+{{- end }}
 {{- end }}
 {{- if .warmup }}
 {{- include "wanwu.config.warmup" (list $root $image $batch) }}
@@ -50,40 +53,38 @@ model_metrics {
 {{- end }}
 {{- end -}}
 
-{{/* CUDA, and for the image tower TensorRT: (list . isImage largestBatch). */}}
-{{- define "wanwu.config.accelerators" -}}
-{{- $root := index . 0 -}}{{- $size := $root.Values.model.image -}}{{- $batch := index . 2 -}}
+{{/* CUDA's memory. The same keys of an accelerator named cuda would be overwritten by the defaults of
+     these parameters: onnxruntime.cc reads them last. */}}
+{{- define "wanwu.config.cuda" }}
+# By default the arena doubles when it grows, and never shrinks; 1 is kSameAsRequested.
+parameters { key: "arena_extend_strategy" value: { string_value: "1" } }
+{{- with .Values.triton.gpu.memLimitBytes }}
+parameters { key: "gpu_mem_limit" value: { string_value: "{{ int64 . }}" } }
+{{- end }}
+{{- end -}}
+
+{{/* TensorRT, which leaves to CUDA what it cannot run: (list . largestBatch). */}}
+{{- define "wanwu.config.tensorrt" -}}
+{{- $root := first . -}}{{- $size := $root.Values.model.image -}}{{- $batch := last . -}}
 {{- with $root.Values.triton }}
 optimization {
   execution_accelerators {
-    gpu_execution_accelerator: [
-{{- if and .tensorrt.enabled (index $ 1) }}
-      {
-        name: "tensorrt"
-        parameters { key: "precision_mode" value: {{ .tensorrt.precision | quote }} }
-        parameters { key: "trt_builder_optimization_level" value: "{{ int .tensorrt.optimizationLevel }}" }
-        # Building an engine takes minutes; the cache makes the next start take seconds.
-        parameters { key: "trt_engine_cache_enable" value: "true" }
-        parameters { key: "trt_engine_cache_path" value: {{ include "wanwu.engines" $root | quote }} }
-        parameters { key: "trt_timing_cache_enable" value: "true" }
+    gpu_execution_accelerator: [ {
+      name: "tensorrt"
+      parameters { key: "precision_mode" value: {{ .tensorrt.precision | quote }} }
+      parameters { key: "trt_builder_optimization_level" value: "{{ int .tensorrt.optimizationLevel }}" }
+      # Building an engine takes minutes; the cache makes the next start take seconds.
+      parameters { key: "trt_engine_cache_enable" value: "true" }
+      parameters { key: "trt_engine_cache_path" value: {{ include "wanwu.engines" $root | quote }} }
+      parameters { key: "trt_timing_cache_enable" value: "true" }
 {{- if $size.height }}
 {{- $shape := printf "%dx%dx3" (int $size.height) (int $size.width) }}
-        # One engine for every batch: without shapes it is built anew for each larger one.
-        parameters { key: "trt_profile_min_shapes" value: "PIXELS:1x{{ $shape }}" }
-        parameters { key: "trt_profile_opt_shapes" value: "PIXELS:{{ last .batching.preferredBatchSizes | default $batch | int }}x{{ $shape }}" }
-        parameters { key: "trt_profile_max_shapes" value: "PIXELS:{{ $batch }}x{{ $shape }}" }
+      # One engine for every batch: without shapes it is built anew for each larger one.
+      parameters { key: "trt_profile_min_shapes" value: "PIXELS:1x{{ $shape }}" }
+      parameters { key: "trt_profile_opt_shapes" value: "PIXELS:{{ last .batching.preferredBatchSizes | default $batch | int }}x{{ $shape }}" }
+      parameters { key: "trt_profile_max_shapes" value: "PIXELS:{{ $batch }}x{{ $shape }}" }
 {{- end }}
-      },
-{{- end }}
-      {
-        name: "cuda"
-        # By default the arena doubles when it grows, and never shrinks.
-        parameters { key: "arena_extend_strategy" value: "kSameAsRequested" }
-{{- with .gpu.memLimitBytes }}
-        parameters { key: "gpu_mem_limit" value: "{{ int64 . }}" }
-{{- end }}
-      }
-    ]
+    } ]
   }
 }
 {{- end }}

@@ -1,0 +1,80 @@
+"""What a real helm keeps over an upgrade, and takes from a cluster when it only renders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chart.cluster import KeptObjects, cluster
+from chart.rendering import CHART, NAME, NAMESPACE, NEEDED, RELEASE, Object, merged, nested, one
+
+Helm = Callable[..., str]
+KEYS = f"{NAME}-keys"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[KeptObjects, Path]]:
+    with cluster(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=["helm", "helm3"])
+def helm(request, need, served, tmp_path: Path) -> Helm:
+    """Run a verb of helm over the chart, and give what it prints."""
+    program = shutil.which(request.param)
+    need(program is not None, request.param)
+
+    def run(*verb: str, values: Object | None = None) -> str:
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(merged(NEEDED, values or {})))
+        command = [str(program), *verb, RELEASE, str(CHART), f"--values={file}"]
+        command += [f"--namespace={NAMESPACE}", f"--kubeconfig={served[1]}"]
+        command += ["--disable-openapi-validation"]  # the cluster here has no schemas
+        homes = {f"HELM_{each}_HOME": str(tmp_path) for each in ("CACHE", "CONFIG", "DATA")}
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | homes)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_an_upgrade_keeps_the_keys(helm: Helm, served) -> None:
+    helm("install")
+    first = dict(served[0].secret(NAMESPACE, KEYS)["data"])
+    assert set(first) == {"admin", "inference"}
+    changed = nested("triton.batching.maxBatchSize", 8)
+    helm("upgrade", values=changed)
+    config = served[0].kept[f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-triton"]
+    assert "max_batch_size: 8" in config["data"]["image_encoder.pbtxt"]
+    assert served[0].secret(NAMESPACE, KEYS)["data"] == first
+
+
+def test_a_rendering_that_asks_the_cluster_keeps_the_keys_too(helm: Helm, served) -> None:
+    helm("install")
+    first = served[0].secret(NAMESPACE, KEYS)["data"]
+    objects = list(yaml.safe_load_all(helm("template", "--dry-run=server")))
+    assert one(objects, "Secret", "-keys")["data"] == first
+
+
+def test_a_rendering_without_the_cluster_makes_new_ones(helm: Helm, served) -> None:
+    helm("install")
+    first = served[0].secret(NAMESPACE, KEYS)["data"]
+    objects = list(yaml.safe_load_all(helm("template")))
+    assert one(objects, "Secret", "-keys")["data"] != first
+
+
+def test_a_key_that_is_missing_is_added_and_the_other_kept(helm: Helm, served) -> None:
+    helm("install")
+    kept = served[0].secret(NAMESPACE, KEYS)["data"]
+    admin = kept["admin"]
+    del kept["inference"]
+    helm("upgrade")
+    after = served[0].secret(NAMESPACE, KEYS)["data"]
+    assert after["admin"] == admin
+    assert len(after["inference"]) == 56
