@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-decode: $(INSTALLED) ## Measure decoding a JPEG of 12 megapixels
 
 bench-labels: $(INSTALLED) ## Measure a bank of 50,000 labels: building it, recognising against it
 	$(BIN)/python export/bench/bench_labels.py
+
+bench-load: $(MANIFEST) ## Measure a load on the embedded Triton: its knee, 80 and 150 % of it, the planner's queue
+	$(BIN)/python loadtest/bench/bench_load.py $(OPTIONS)
 
 BUNDLE ?= dist/wanwu.tar.gz
 

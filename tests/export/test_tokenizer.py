@@ -69,7 +69,7 @@ SPECIAL = ["<s>", "</s>", "▁", "▁▁", "<pad>"]
 
 def _strings(seed: int, count: int, *alphabets: Sequence[str], longest: int = 10) -> list[str]:
     """Draw strings whose every character is from an alphabet drawn first."""
-    draw = random.Random(seed)  # noqa: S311 - test data
+    draw = random.Random(seed)
     return [
         "".join(draw.choice(draw.choice(alphabets)) for _ in range(draw.randint(1, longest)))
         for _ in range(count)
@@ -77,13 +77,13 @@ def _strings(seed: int, count: int, *alphabets: Sequence[str], longest: int = 10
 
 
 def _sentences(seed: int, count: int) -> list[str]:
-    draw = random.Random(seed)  # noqa: S311 - test data
+    draw = random.Random(seed)
     return [draw.choice(TEMPLATES).format(*draw.sample(NAMES, 3)) for _ in range(count)]
 
 
 def _spaced(seed: int, count: int) -> list[str]:
     """Put spaces before, between and after names."""
-    draw = random.Random(seed)  # noqa: S311 - test data
+    draw = random.Random(seed)
     gaps = ["", *SPACES]
     return [
         draw.choice(gaps).join(["", *draw.sample(NAMES, 2), draw.choice(gaps)]) + draw.choice(gaps)
@@ -93,7 +93,7 @@ def _spaced(seed: int, count: int) -> list[str]:
 
 def _marked(seed: int, count: int) -> list[str]:
     """Give words some letters of which carry one combining mark."""
-    draw = random.Random(seed)  # noqa: S311 - test data
+    draw = random.Random(seed)
     return [
         "".join(letter + draw.choice(["", draw.choice(MARKS)]) for letter in word)
         for word in _strings(seed, count, _range(0x61, 0x7A), _range(0x41, 0x5A))

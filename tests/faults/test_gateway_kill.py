@@ -20,7 +20,7 @@ ROTATE_BYTES = 10_000
 
 def test_every_answered_request_has_its_line(server, start_gateway, tmp_path: Path) -> None:
     audit, answered = tmp_path / "audit.jsonl", set()
-    chance = random.Random(7)  # noqa: S311 - no secret
+    chance = random.Random(7)
     for _ in range(KILLS):
         with start_gateway(server.url, audit=audit, AUDIT_ROTATE_BYTES=ROTATE_BYTES) as gateway:
             ended = threading.Event()

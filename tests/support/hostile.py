@@ -408,7 +408,7 @@ MAGICS = {
 
 def random_bytes() -> Iterator[Upload]:
     """What begins as a picture and goes on as something else."""
-    source = random.Random(20_240_229)  # noqa: S311
+    source = random.Random(20_240_229)
     for name, magic in MAGICS.items():
         yield Upload(f"{name} and no more", magic, UNREADABLE)
         yield Upload(f"{name} and a script", magic + SCRIPT * 20, UNREADABLE + TOO_LARGE)
