@@ -112,6 +112,21 @@ def test_signals_are_missing_when_every_scrape_is_lost_so_that_scalers_hold(
     )
 
 
+def test_the_first_scrape_after_an_outage_is_not_taken_for_idleness(rules: Promtool) -> None:
+    # Scraped until 5:00 and again from 10:00; the pods worked all along.
+    out = {
+        name: f"{values} _x19 {values.replace('0+', '200000+', 1)}"
+        for name, values in pod(rate=20, steps=20).items()
+    }
+    scaled_on = ("wanwu_request_p95_ms", "wanwu_queue_ms", "wanwu_batch_size")
+    rules.play(
+        out,
+        *(("4m", present(signal), 1) for signal in scaled_on),
+        *(("10m5s", present(signal), 0) for signal in scaled_on),
+        *(("11m", present(signal), 1) for signal in scaled_on),
+    )
+
+
 def test_a_new_pod_takes_nothing_away_and_its_load_is_added(rules: Promtool) -> None:
     new = {name: f"_x20 {values}" for name, values in pod("new", rate=30).items()}
     rules.play(
