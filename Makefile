@@ -78,9 +78,10 @@ bench-load: $(MANIFEST) ## Measure a load on the embedded Triton: its knee, 80 a
 	$(BIN)/python loadtest/bench/bench_load.py $(OPTIONS)
 
 BUNDLE ?= dist/wanwu.tar.gz
+IMAGES ?= gateway
 
-bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; EXPORT=1: the export image too
-	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --models $(WANWU_MODEL_REPOSITORY) $(if $(EXPORT),--export)
+bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; IMAGES: what for
+	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --models $(WANWU_MODEL_REPOSITORY) --images $(IMAGES)
 
 bundle-verify: $(INSTALLED) ## Check every file of the archive
 	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --verify

@@ -1,13 +1,13 @@
 """Write one archive that installs Wanwu where there is no internet, or check one.
 
-    make bundle                  # dist/wanwu-VERSION.tar.gz; EXPORT=1 adds what exporting needs
-    make bundle-verify           # of dist/wanwu-VERSION.tar.gz
+    make bundle                  # dist/wanwu.tar.gz; IMAGES="gateway loadtest export" adds wheels
+    make bundle-verify           # of dist/wanwu.tar.gz
 
 The archive is laid out as a checkout, so that k8s/airgap/install.sh works in both:
 
     helm/wanwu, k8s              the chart, and what it needs of a cluster
     model_repository             the models, as `wanwu export` published them
-    wheels, requirements         every package with its hash, for the Dockerfiles in k8s/images
+    wheels, requirements         every package with its hash, for k8s/images/Dockerfile
     images.txt                   the images to bring into your registry; fill the digests in
     sbom.cdx.json                what is in all this, as CycloneDX
     SHA256SUMS                   of every file
@@ -43,7 +43,12 @@ ROOT = Path(__file__).parents[2]
 SUMS = "SHA256SUMS"
 #: What a checkout holds and a cluster needs.
 COPIED = ("helm/wanwu", "k8s", "docs/gateway.md", "docs/runbook.md", "LICENSE")
-IMAGES = {"gateway": "gateway,parquet,large-banks", "export": "export"}
+#: The images of k8s/images, and the extras of each.
+IMAGES = {
+    "gateway": "gateway,parquet,large-banks",
+    "export": "export",
+    "loadtest": "loadtest",
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,18 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--verify", action="store_true", help="check an archive, and write nothing")
     parser.add_argument("--models", type=Path, default=ROOT / "model_repository")
-    parser.add_argument("--export", action="store_true", help="add the wheels of the export image")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        choices=IMAGES,
+        default=["gateway"],
+        help="images to bring wheels for",
+    )
     arguments = parser.parse_args()
     if arguments.verify:
         print(f"{verify(arguments.archive)} files of {arguments.archive} are as they were written")
         return
-    write(arguments.archive, arguments.models, ["gateway", *(["export"] * arguments.export)])
+    write(arguments.archive, arguments.models, arguments.images)
     size = arguments.archive.stat().st_size / 1e6
     print(f"{arguments.archive}: {size:.0f} MB, SHA-256 {_sha256(arguments.archive)}")
 
