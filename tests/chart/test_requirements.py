@@ -45,6 +45,10 @@ REFUSED = [
     (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 60"),
     (nested("triton.exitTimeoutSeconds", 9), "triton.exitTimeoutSeconds is 9"),
     (
+        {"triton": {"batching": {"maxBatchSize": 3}}},
+        "triton.batching.maxBatchSize is 3: the client sends four",
+    ),
+    (
         {"triton": {"batching": {"maxBatchSize": 8, "preferredBatchSizes": [4, 16]}}},
         "triton.batching.preferredBatchSizes has 16",
     ),

@@ -219,4 +219,4 @@ def test_the_schema_takes_what_kubernetes_takes(render, values) -> None:
 
 def test_the_readme_shows_every_value() -> None:
     readme = (CHART / "README.md").read_text(encoding="utf-8")
-    assert "| `triton.batching.maxBatchSize` | `64` |" in readme
+    assert "| `triton.batching.maxBatchSize` | `0` |" in readme

@@ -82,7 +82,7 @@ def pod_model(results: Results, values: ChartValues, cv: float) -> PodModel:
             "the results hold no times of executions, since Triton could not be asked; "
             "run the load test again with Triton's own gRPC address within reach"
         )
-    max_batch = _chosen(values, "maxBatchSize", values.max_batch_size, service.max_batch_size)
+    max_batch = _chosen(values, "maxBatchSize", values.largest_batch, service.max_batch_size)
     preferred = _chosen(
         values,
         "preferredBatchSizes",

@@ -47,7 +47,7 @@ class ChartValues:
     profile: str = _value("triton.profile", "gpu")
     replicas: int = _value("triton.replicas", 2, 1)
     gpu_count: int = _value("triton.gpu.count", 1, 1)
-    max_batch_size: int = _value("triton.batching.maxBatchSize", 64, 1)
+    max_batch_size: int = _value("triton.batching.maxBatchSize", 0, 0)
     preferred_batch_sizes: tuple[int, ...] = _numbers("triton.batching.preferredBatchSizes", ())
     queue_delay_us: int = _value("triton.batching.queueDelayUs", 1000, 0)
     max_queue_size: int = _value("triton.batching.maxQueueSize", 512, 0)
@@ -60,6 +60,11 @@ class ChartValues:
     exit_timeout_s: int = _value("triton.exitTimeoutSeconds", 30, 0)
     startup_s: int = _value("triton.startupSeconds", 900, 1)
     given: frozenset[str] = frozenset()
+
+    @property
+    def largest_batch(self) -> int:
+        """Most pictures in an execution."""
+        return self.max_batch_size or (64 if self.profile == "gpu" else 4)
 
     @property
     def window_s(self) -> int:

@@ -1,5 +1,10 @@
 {{/* Triton's model configs, laid beside the static ones as configs/chart.pbtxt. */}}
 
+{{/* Most pictures in an execution. */}}
+{{- define "wanwu.batch.largest" -}}
+{{- int .Values.triton.batching.maxBatchSize | default (ternary 64 4 (eq .Values.triton.profile "gpu")) -}}
+{{- end -}}
+
 {{/* A tower: (list . "image_encoder"). No dims: Triton reads them from model.onnx. */}}
 {{- define "wanwu.config.tower" -}}
 {{- $root := first . -}}{{- $image := eq (last .) "image_encoder" -}}
@@ -11,7 +16,7 @@
 {{- /* Texts are rare beside pictures: they may take half of the cores. */ -}}
 {{- $threads := max 1 (div (ternary $cores (div $cores 2) $image) (max 1 $instances)) -}}
 {{- /* The client sends texts by 64. */ -}}
-{{- $batch := ternary (int .batching.maxBatchSize) (max 64 (int .batching.maxBatchSize)) $image -}}
+{{- $batch := ternary (include "wanwu.batch.largest" $root | int) 64 $image -}}
 backend: "onnxruntime"
 max_batch_size: {{ $batch }}
 dynamic_batching {
@@ -92,7 +97,7 @@ optimization {
 
 {{/* Where TensorRT's engines of this model, release and setting are: others are not for it. */}}
 {{- define "wanwu.engines" -}}
-{{- $of := list .Values.model.fingerprint .Values.triton.image.release .Values.triton.tensorrt .Values.triton.batching.maxBatchSize -}}
+{{- $of := list .Values.model.fingerprint .Values.triton.image.release .Values.triton.tensorrt (include "wanwu.batch.largest" . | int) -}}
 /cache/tensorrt-{{ toJson $of | sha256sum | trunc 12 }}
 {{- end -}}
 
