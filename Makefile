@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,7 +64,10 @@ chart-docs: $(INSTALLED) ## Write the chart's README and schema from its values.
 bench-export: $(INSTALLED) ## Measure size, memory, speed and cosine of every precision
 	PYTHONPATH=tests $(BIN)/python export/bench/bench_export.py $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
-bench: $(INSTALLED) ## Measure the client against the ceiling and the seed's script, and the gateway
+bench: $(INSTALLED) ## Measure Wanwu against what users have today: services, frameworks, each in its own environment
+	$(BIN)/python loadtest/bench/bench_peers.py $(OPTIONS)
+
+bench-client: $(INSTALLED) ## Measure the client against the same file in-process and the seed's script, and the gateway
 	PYTHONPATH=tests:export/bench $(BIN)/python client/bench/bench_client.py $(OPTIONS)
 	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_gateway.py $(OPTIONS)
 
@@ -108,5 +111,5 @@ doctor: $(INSTALLED) ## Check the server that WANWU_URL names
 	$(BIN)/wanwu doctor
 
 clean: ## Remove the environment and everything exported
-	rm -rf $(VENV) model_repository/manifest.json model_repository/values.yaml model_repository/.lock
+	rm -rf $(VENV) .venv-peers model_repository/manifest.json model_repository/values.yaml model_repository/.lock
 	rm -rf model_repository/*/[0-9]* model_repository/*/.staging model_repository/label_bank_*

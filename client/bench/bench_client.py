@@ -1,7 +1,7 @@
 """Benchmark the client: pictures a second and CPU time a picture, in one run and in turns.
 
-    make bench                 # the starter, and Chinese-CLIP ViT-B/16 with random weights
-    make bench OPTIONS=--quick # a smoke run: a small Chinese-CLIP, one short round
+    make bench-client                 # the starter, and Chinese-CLIP ViT-B/16 with random weights
+    make bench-client OPTIONS=--quick # a smoke run: a small Chinese-CLIP, one short round
 
 Ours is client, gRPC and the embedded Triton. It is compared with the ceiling, the same ONNX file
 in this process without a wire, and with the script it takes the place of (`seed_service.py`). CPU

@@ -1,6 +1,6 @@
 """Benchmark the gateway: what it costs beside the client, in one run and in turns.
 
-    make bench
+    make bench-client
 
 The same photographs go to the same Triton directly, by `Recognizer` in threads, and through the
 gateway with auth and audit log on, over as many kept connections. The gateway's own CPU time is
