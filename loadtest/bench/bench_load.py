@@ -107,19 +107,21 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> None:
     print(f"| P95 of its last part: callers, calls, Triton's own | {last.latency.p95_ms:.0f}, "
           f"{p95_of(last):.0f}, {triton_ms:.1f} ms: {p95_of(last) / triton_ms:.2f} |")  # fmt: skip
     print(f"| 150 % | exit code {past} |\n")
+    # As `wanwu plan` takes it: from the lightest step.
+    spread = pod_model(steps, chart_values({})).cv
     print("| of the knee | requests/s | P95 of calls, measured | simulated | ratio |")
     print("| --- | --- | --- | --- | --- |")
     for share in LOADS:
         _, one = bench.load(f"at-{share:g}", 60, knee * share, "--shape", "constant", "--steps=1")
-        simulated = simulated_p95_ms(one, knee * share)
+        simulated = simulated_p95_ms(one, knee * share, spread)
         measured = p95_of(one.total)
         print(f"| {share:.0%} | {knee * share:.1f} | {measured:.0f} ms | {simulated:.0f} ms | "
               f"{simulated / measured:.2f} |", flush=True)  # fmt: skip
 
 
-def simulated_p95_ms(results: Results, rate: float) -> float:
+def simulated_p95_ms(results: Results, rate: float, spread: float) -> float:
     """Give the P95 of the planner's queue at a rate, with the wire of the measured calls."""
-    pod = pod_model(results, chart_values({}), cv=0.1)
+    pod = pod_model(results, chart_values({}), cv=spread)
     run = run_pod(pod, rate, requests=20_000)
     total = results.total
     assert total.call is not None

@@ -59,9 +59,11 @@ def plan(
         ),
     ] = None,
     service_cv: Annotated[
-        float,
-        typer.Option(min=0, max=5, help="Standard deviation of an execution over its mean."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=0, max=5, help="Standard deviation of an execution over its mean. [the results']"
+        ),
+    ] = None,
     even: Annotated[
         bool, typer.Option("--even", help="Let requests arrive evenly, and not by chance.")
     ] = False,

@@ -29,7 +29,7 @@ class Question:
         price: None when no cost is wanted.
         pod_start_s: seconds until a new pod is ready; by default what the results' options have
             under that name, else the chart's limit, `triton.startupSeconds`.
-        service_cv: standard deviation of an execution over its mean.
+        service_cv: standard deviation of an execution over its mean; None for the results' own.
         poisson: whether requests arrive by chance; else evenly.
         tick_s: seconds of a step.
         faults: what goes wrong.
@@ -42,7 +42,7 @@ class Question:
     pods_per_node: int = 1
     price: Price | None = None
     pod_start_s: float | None = None
-    service_cv: float = 0.1
+    service_cv: float | None = None
     poisson: bool = True
     tick_s: float = 5.0
     faults: Faults = field(default_factory=Faults)

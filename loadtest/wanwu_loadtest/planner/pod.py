@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,10 @@ from wanwu_loadtest.planner.values import ChartValues
 from wanwu_loadtest.results import BatchTime, Results, Service, Window
 
 T = TypeVar("T")
+#: Standard deviations from the median to P95, of a normal distribution.
+P95_DEVIATIONS = 1.645
+#: The spread of executions where results do not show it.
+UNKNOWN_SPREAD = 0.1
 #: A mean over fewer executions than this is left out where there are better ones.
 FEW = 10
 
@@ -70,8 +75,13 @@ class PodModel:
         return min(limits)
 
 
-def pod_model(results: Results, values: ChartValues, cv: float) -> PodModel:
+def pod_model(results: Results, values: ChartValues, cv: float | None = None) -> PodModel:
     """Give the pod that a load test measured; batching that a values file sets wins over it.
+
+    Args:
+        results: of a load test of one pod.
+        values: the chart's.
+        cv: standard deviation of an execution over its mean; by default the load test's.
 
     Raises:
         InputError: the results do not say how Triton served.
@@ -100,7 +110,7 @@ def pod_model(results: Results, values: ChartValues, cv: float) -> PodModel:
         timeout_s=values.queue_timeout_us / 1e6,
         pictures_per_request=_pictures_per_request(results),
         overhead_s=_overhead_ms(results) / 1000,
-        cv=cv,
+        cv=_spread(results) if cv is None else cv,
         measured_batch=max(sizes),
     )
 
@@ -156,6 +166,22 @@ def _overhead_ms(results: Results) -> float:
     if window is None or window.latency is None or window.server is None:
         return 0.0
     return max(0.0, window.latency.p50_ms - window.server.queue_ms - window.server.compute_ms)
+
+
+def _spread(results: Results) -> float:
+    """Give the spread of executions: that of calls under the least load, where none waits.
+
+    Their P95 over their median is that of a lognormal.
+    """
+    window = _lightest(results)
+    called = window and (window.call or window.latency)
+    if window is None or window.server is None or not called:
+        return UNKNOWN_SPREAD
+    beside = max(0.0, called.mean_ms - window.server.request_ms)
+    if called.p50_ms <= beside:
+        return UNKNOWN_SPREAD
+    sigma = math.log((called.p95_ms - beside) / (called.p50_ms - beside)) / P95_DEVIATIONS
+    return math.sqrt(math.expm1(sigma**2))
 
 
 def _pictures_per_request(results: Results) -> float:
