@@ -72,8 +72,8 @@ def test_steps_up_are_capped_and_down_are_slow(render) -> None:
     values = merged(ADAPTER, {"autoscaling": {"scaleUpPercent": 40, "scaleDownPercent": 5}})
     behavior = hpa(render(values))["behavior"]
     assert behavior["scaleUp"]["policies"] == [
-        {"type": "Percent", "value": 40, "periodSeconds": 15},
-        {"type": "Pods", "value": 2, "periodSeconds": 15},
+        {"type": "Percent", "value": 40, "periodSeconds": 60},
+        {"type": "Pods", "value": 4, "periodSeconds": 60},
     ]
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert behavior["scaleDown"]["policies"][0]["value"] == 5

@@ -86,7 +86,7 @@ def test_a_step_up_is_no_larger_than_the_policy(surface: Surface) -> None:
     outcome = simulate(surface, traffic(9000, 9000), scenario())
     replicas = sorted(set(outcome["desired"].astype(int)))
     assert replicas[-1] > 8
-    assert all(after <= max(before * 3 / 2 + 1, before + 2) for before, after in pairwise(replicas))
+    assert all(after <= max(before * 2, before + 4) for before, after in pairwise(replicas))
 
 
 def test_without_prometheus_the_pods_stay_as_they_are(surface: Surface) -> None:

@@ -33,8 +33,8 @@ def test_a_default_is_the_charts(path: str) -> None:
 def test_the_behavior_is_that_of_the_charts_template() -> None:
     template = (CHART / "templates" / "triton" / "_scaling.tpl").read_text(encoding="utf-8")
     written = [
-        "{type: Percent, value: {{ int .scaleUpPercent }}, periodSeconds: 15}",
-        "{type: Pods, value: {{ int .scaleUpPods }}, periodSeconds: 15}",
+        "{type: Percent, value: {{ int .scaleUpPercent }}, periodSeconds: 60}",
+        "{type: Pods, value: {{ int .scaleUpPods }}, periodSeconds: 60}",
         "{type: Percent, value: {{ int .scaleDownPercent }}, periodSeconds: 60}",
     ]
     places = [template.index(each) for each in written]
@@ -53,7 +53,7 @@ def test_values_drive_the_behavior() -> None:
             }
         }
     ).behavior
-    assert behavior.up.policies == (Policy(Kind.PERCENT, 80, 15), Policy(Kind.PODS, 7, 15))
+    assert behavior.up.policies == (Policy(Kind.PERCENT, 80, 60), Policy(Kind.PODS, 7, 60))
     assert behavior.down.policies == (Policy(Kind.PERCENT, 25, 60),)
     assert (behavior.up.stabilization_s, behavior.down.stabilization_s) == (0, 60)
 

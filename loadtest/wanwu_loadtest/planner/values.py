@@ -38,8 +38,8 @@ class ChartValues:
     gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0.001)
     p95_ms: float = _value("autoscaling.p95Ms", 150, 0.001)
     queue_ms: float = _value("autoscaling.queueMs", 20, 0.001)
-    scale_up_percent: int = _value("autoscaling.scaleUpPercent", 50, 1)
-    scale_up_pods: int = _value("autoscaling.scaleUpPods", 2, 1)
+    scale_up_percent: int = _value("autoscaling.scaleUpPercent", 100, 1)
+    scale_up_pods: int = _value("autoscaling.scaleUpPods", 4, 1)
     scale_down_stabilization_s: int = _value("autoscaling.scaleDownStabilizationSeconds", 300, 0)
     scale_down_percent: int = _value("autoscaling.scaleDownPercent", 10, 1)
     scrape_interval_s: int = _value("monitoring.scrapeIntervalSeconds", 15, 1)
@@ -75,8 +75,8 @@ class ChartValues:
     def behavior(self) -> Behavior:
         """How fast the chart lets Triton's pods come and go."""
         up = (
-            Policy(Kind.PERCENT, self.scale_up_percent, 15),
-            Policy(Kind.PODS, self.scale_up_pods, 15),
+            Policy(Kind.PERCENT, self.scale_up_percent, 60),
+            Policy(Kind.PODS, self.scale_up_pods, 60),
         )
         down = (Policy(Kind.PERCENT, self.scale_down_percent, 60),)
         return Behavior(Rules(up), Rules(down, self.scale_down_stabilization_s))

@@ -1,13 +1,14 @@
 {{/* How fast Triton's pods may come and go; the same for both scalers. */}}
 {{- define "wanwu.scaling.behavior" -}}
 {{- with .Values.autoscaling -}}
-# Latency does not fall in step with pods, so a step is capped.
+# Latency does not fall in step with pods, and shows a minute late what a new pod did: a cap on less
+# than a minute would be reached several times before it is seen.
 scaleUp:
   stabilizationWindowSeconds: 0
   selectPolicy: Max
   policies:
-    - {type: Percent, value: {{ int .scaleUpPercent }}, periodSeconds: 15}
-    - {type: Pods, value: {{ int .scaleUpPods }}, periodSeconds: 15}
+    - {type: Percent, value: {{ int .scaleUpPercent }}, periodSeconds: 60}
+    - {type: Pods, value: {{ int .scaleUpPods }}, periodSeconds: 60}
 scaleDown:
   stabilizationWindowSeconds: {{ int .scaleDownStabilizationSeconds }}
   selectPolicy: Max
