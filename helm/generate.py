@@ -92,13 +92,21 @@ def schema_of(values: list[Value]) -> dict[str, Any]:
         *parents, last = value.path.split(".")
         node = root
         for key in parents:
+            _require(node, key)
             node = node["properties"].setdefault(key, _closed())
+        _require(node, last)
         node["properties"][last] = _leaf(last, value)
     return root
 
 
+def _require(node: dict[str, Any], key: str) -> None:
+    """Refuse a null: Helm takes keys that are null away before it looks at the schema."""
+    if key not in node["required"]:
+        node["required"].append(key)
+
+
 def _closed() -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": False, "properties": {}}
+    return {"type": "object", "additionalProperties": False, "required": [], "properties": {}}
 
 
 def _leaf(key: str, value: Value) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from locust.argument_parser import LocustArgumentParser
+from locust.argument_parser import (
+    LocustArgumentParser,
+    get_empty_argument_parser,
+    setup_parser_arguments,
+)
 from locust.env import Environment
 
 from wanwu.channel import DEFAULT_URL
@@ -89,3 +93,16 @@ def settle(environment: Environment) -> None:
 def planned(options: Any) -> list[Stage]:
     """Give the stages that were decided."""
     return [Stage(*each) for each in options.planned]
+
+
+def print_help() -> None:
+    """Print every option, ours before locust's."""
+    parser = get_empty_argument_parser()
+    parser.description = "Usage: wanwu loadtest [options]"
+    add_options(parser)
+    setup_parser_arguments(parser)
+    parser.print_help()
+
+
+if __name__ == "__main__":
+    print_help()

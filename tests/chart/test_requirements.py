@@ -78,6 +78,19 @@ REFUSED = [
     ),
     (nested("triton.tls.mutual", True), "triton.tls.enabled is false"),
     (nested("triton.tls.certManager", CERT_MANAGER), "triton.tls.enabled is false"),
+    (nested("triton.tls.existingSecret", "s"), "so nothing would be encrypted"),
+    (
+        nested("triton.tls", {"enabled": True, "existingSecret": "s", "clientSecret": "c"}),
+        "so no certificate would be asked for",
+    ),
+    (
+        merged(
+            {"autoscaling": {"driver": "prometheus-adapter"}, "monitoring": {"enabled": True}},
+            nested("networkPolicy.monitoringFrom", []),
+        ),
+        "networkPolicy.monitoringFrom is empty",
+    ),
+    (nested("gateway.settings", {"WANWU_URL": "a:1"}), "has WANWU_URL, which the chart sets"),
     (
         nested("triton.tls", {"enabled": True, "mutual": True, "existingSecret": "s"}),
         "triton.tls.clientSecret is empty",

@@ -155,6 +155,14 @@ def test_an_option_out_of_range_ends_it_at_once(load: Any, arguments: Any, said:
     assert "Traceback" not in done.text
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_our_options_and_locusts(load: Any, flag: str) -> None:
+    done = load(flag)
+    assert done.code == 0
+    for option in ("--rate", "--shape", "--p95-ms", "WANWU_LOAD_P95_MS", "--run-time", "--master"):
+        assert option in done.text
+
+
 def test_a_server_that_is_not_there_is_told(load: Any) -> None:
     done = load("--host", f"127.0.0.1:{free_port()}", *QUICK)
     assert done.code == 1

@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +39,8 @@ def answered(*rates: float, values: ChartValues | None = None, **changes: object
     )
     values = values or chart_values({"autoscaling": {"driver": "prometheus-adapter"}})
     asked: dict[str, object] = {"p95_ms": 50.0, "pod_start_s": 60.0, **changes}
-    return answer(Question(results(), traffic, values, **asked))  # type: ignore[arg-type]
+    measured = asked.pop("results", results())
+    return answer(Question(measured, traffic, values, **asked))  # type: ignore[arg-type]
 
 
 def test_each_hour_has_the_pods_of_its_peak_and_those_of_a_node_more() -> None:
@@ -174,3 +176,9 @@ def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "R.json").write_text("{}")
     error = plan(*options, "--p95-ms", "50").exception
     assert "holds no results of a load test" in str(error)
+
+
+def test_a_load_that_no_rate_kept_up_with_is_refused() -> None:
+    total = msgspec.structs.replace(results().total, errors=30)
+    with pytest.raises(InputError, match=r"30 of the load's 500 requests failed.*--shape steps"):
+        answered(100, results=results(knee=None, total=total))

@@ -12,6 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from wanwu import Recognizer
+from wanwu.bulk import CHUNK
 from wanwu.embedded.server import EmbeddedServer
 from wanwu.images import to_pixels
 from wanwu.samples import cat_photo, sample_photos
@@ -65,6 +66,7 @@ def test_a_batch_answers_as_its_pictures_do_alone(
     client: triton.InferenceServerClient, recognizer: Recognizer
 ) -> None:
     photos = [cat_photo(), *sample_photos()]
+    photos = photos[:CHUNK]
     batch = np.stack([to_pixels(photo, recognizer.contract().image) for photo in photos])
     together = infer(client, "image_encoder", "PIXELS", batch).as_numpy("EMBEDDING")
     alone = np.stack([recognizer.embed_image(photo) for photo in photos])

@@ -26,4 +26,7 @@ def loadtest(context: typer.Context) -> None:
     file = Path(wanwu_loadtest.__file__).with_name("locustfile.py")
     # Locust makes the whole of a process cooperative, so it gets this one for itself.
     command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "--only-summary"]
+    if {"-h", "--help"} & set(context.args):
+        # Locust itself would tell of its own options alone: it has not read ours by then.
+        command = [sys.executable, "-m", "wanwu_loadtest.options"]
     os.execv(command[0], [*command, *context.args])  # noqa: S606 - our own interpreter

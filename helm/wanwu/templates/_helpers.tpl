@@ -102,14 +102,11 @@ topologySpreadConstraints:
 
 {{/* How pods of the namespace speak to Triton, as environment of `wanwu`. */}}
 {{- define "wanwu.clientEnv" -}}
-- name: WANWU_URL
-  value: dns:///{{ include "wanwu.fullname" . }}-triton.{{ .Release.Namespace }}.svc:8001
+- {name: WANWU_URL, value: "dns:///{{ include "wanwu.fullname" . }}-triton.{{ .Release.Namespace }}.svc:8001"}
 - {name: WANWU_TIMEOUT_S, value: {{ .Values.gateway.timeoutSeconds | quote }}}
 - {name: WANWU_CACHE_DIR, value: /tmp/wanwu}
 {{- if .Values.triton.security.inferenceKey }}
-- name: WANWU_API_KEY
-  valueFrom:
-    secretKeyRef: {name: {{ include "wanwu.keysSecret" . | quote }}, key: inference}
+- {name: WANWU_API_KEY, valueFrom: {secretKeyRef: {name: {{ include "wanwu.keysSecret" . | quote }}, key: inference}}}
 {{- end }}
 {{- if .Values.triton.tls.enabled }}
 - {name: WANWU_TLS_CA, value: /tls/server/ca.crt}

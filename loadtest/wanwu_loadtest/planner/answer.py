@@ -104,6 +104,12 @@ def answer(question: Question) -> Answer:
     """
     if question.p95_ms <= 0:
         raise InputError(f"--p95-ms is {question.p95_ms:g}; expected more than 0")
+    total = question.results.total
+    if question.results.knee is None and total.errors:
+        raise InputError(
+            f"{total.errors} of the load's {total.sent} requests failed, and no rate was kept up "
+            "with; measure again from a low rate on: wanwu loadtest --shape steps"
+        )
     values = question.values
     pod = pod_model(question.results, values, question.service_cv)
     surface = make_surface(pod, poisson=question.poisson)

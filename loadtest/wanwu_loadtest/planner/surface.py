@@ -85,7 +85,8 @@ class Surface:
         if times[0] > p95_ms:
             raise InputError(
                 f"--p95-ms is {p95_ms:g} and the P95 of a pod that is nearly idle is "
-                f"{times[0]:.0f} ms; allow more, or serve a faster model or on faster hardware"
+                f"{times[0]:.0f} ms; allow more, measure again from a low rate on "
+                "(wanwu loadtest --shape steps), or serve a faster model or on faster hardware"
             )
         above = np.flatnonzero(times > p95_ms)
         if not len(above):
