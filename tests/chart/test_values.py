@@ -92,6 +92,9 @@ PARTS = [
 ]  # fmt: skip
 #: What goes with a change, where the values would not fit together without.
 WITH = {
+    "triton.tls.enabled": nested(
+        "triton.tls", {"existingSecret": "", "clientSecret": "", "mutual": False}
+    ),
     "gateway.auth.enabled": nested("gateway.auth.keysSecret", ""),
     "triton.tls.certManager.enabled": nested(
         "triton.tls", {"existingSecret": "s", "clientSecret": "c"}
