@@ -11,6 +11,7 @@ from locust.argument_parser import (
     setup_parser_arguments,
 )
 from locust.env import Environment
+from locust.runners import WORKER_REPORT_INTERVAL
 
 from wanwu.channel import DEFAULT_URL
 from wanwu.errors import InputError
@@ -25,7 +26,9 @@ PREFIX = "WANWU_LOAD_"
 
 def add_options(parser: LocustArgumentParser) -> None:
     """Add the options. Each may come from the environment: --p95-ms from WANWU_LOAD_P95_MS."""
-    group = parser.add_argument_group("Wanwu's load")
+    group = parser.add_argument_group(
+        "Wanwu's load", "Each may come from the environment: --p95-ms from WANWU_LOAD_P95_MS."
+    )
 
     def option(name: str, **words: Any) -> None:
         variable = PREFIX + name.removeprefix("--").replace("-", "_").upper()
@@ -74,14 +77,18 @@ def settle(environment: Environment) -> None:
             told = name.replace("_", "-")
             raise InputError(f"--{told} is {getattr(options, name):g}; expected more than 0")
     read_mix(options.mix)
-    options.run_time = options.run_time or SECONDS[options.shape]
+    seconds = float(options.run_time or SECONDS[options.shape])
+    options.run_time = seconds
+    if options.master:
+        # Workers are ended without their last figures, so these must have come before.
+        options.run_time += options.timeout_s + WORKER_REPORT_INTERVAL + 1
     options.num_users = options.num_users or max(1, options.expect_workers if options.master else 1)
     options.spawn_rate = options.spawn_rate or options.num_users
     environment.stop_timeout = options.stop_timeout = STOP_TIMEOUT_S + options.timeout_s
     planned = stages(
         options.shape,
         rate=options.rate,
-        seconds=float(options.run_time),
+        seconds=seconds,
         steps=options.steps,
         factor=options.factor,
     )
