@@ -85,10 +85,10 @@ class Autoscaler:
         """Give how far a wish comes true now."""
         desired = self._stabilized(now_s, wish, current)
         if desired > current:
-            limit = max(current, self._limit_up(now_s, current))
+            limit = max(current, self._limit(now_s, current, self.behavior.up, 1))
             return min(desired, self.maximum, limit)
         if desired < current:
-            limit = min(current, self._limit_down(now_s, current))
+            limit = min(current, self._limit(now_s, current, self.behavior.down, -1))
             return max(desired, self.minimum, limit)
         return desired
 
@@ -102,31 +102,21 @@ class Autoscaler:
         self._recommended.append((now_s, wish))
         return min(max(current, up), down)
 
-    def _limit_up(self, now_s: float, current: int) -> int:
-        rules = self.behavior.up
+    def _limit(self, now_s: float, current: int, rules: Rules, sign: int) -> int:
+        """Give how far the policies of a direction let it go: `sign` is 1 up, -1 down."""
         if rules.select is Select.DISABLED:
             return current
         limits = []
         for policy in rules.policies:
             start = self._at_start(now_s, policy, current)
             if policy.kind is Kind.PODS:
-                limits.append(start + policy.value)
+                limits.append(start + sign * policy.value)
             else:
-                limits.append(math.ceil(start * (1 + policy.value / 100)))
-        return min(limits) if rules.select is Select.MIN else max(limits)
-
-    def _limit_down(self, now_s: float, current: int) -> int:
-        rules = self.behavior.down
-        if rules.select is Select.DISABLED:
-            return current
-        limits = []
-        for policy in rules.policies:
-            start = self._at_start(now_s, policy, current)
-            if policy.kind is Kind.PODS:
-                limits.append(start - policy.value)
-            else:
-                limits.append(int(start * (1 - policy.value / 100)))
-        return max(limits) if rules.select is Select.MIN else min(limits)
+                share = start * (1 + sign * policy.value / 100)
+                limits.append(math.ceil(share) if sign > 0 else int(share))
+        # The largest change is the highest limit up, and the lowest down.
+        lowest = (rules.select is Select.MIN) == (sign > 0)
+        return min(limits) if lowest else max(limits)
 
     def _at_start(self, now_s: float, policy: Policy, current: int) -> int:
         """Give the replicas that there were when the policy's period began."""
