@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu_loadtest.machine import machine
 from wanwu_loadtest.planner import chart_values, pod_model, run_pod
 from wanwu_loadtest.results import Results, Window
-from wanwu_loadtest.session import machine
 
 #: Of the knee: the loads at which the simulated queue is held against the measured one.
 LOADS = (0.4, 0.6, 0.8)

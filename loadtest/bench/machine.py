@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from wanwu_loadtest.machine import processor
 
 PACKAGES = (
     "wanwu",
@@ -20,11 +21,9 @@ PACKAGES = (
 
 def describe() -> dict[str, object]:
     """Give the processor, cores in use, memory and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": processor(),
         "cores": sorted(os.sched_getaffinity(0)),
         "memory_gb": round(pages / 1e9, 1),
         "kernel": platform.release(),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import sys
 import time
 from argparse import Namespace
@@ -18,6 +16,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from wanwu.errors import WanwuError
+from wanwu_loadtest.machine import machine
 from wanwu_loadtest.options import planned, settle
 from wanwu_loadtest.report import write_report
 from wanwu_loadtest.results import SCHEMA, Results
@@ -135,14 +134,3 @@ class Session:
         except WanwuError as error:
             log.warning("the model's name is not known: %s", error)
             return ""
-
-
-def machine() -> dict[str, str]:
-    """Describe the machine that leads the load."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-    }
