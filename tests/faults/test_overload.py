@@ -79,6 +79,21 @@ def test_what_is_taken_is_served_in_time_and_the_rest_refused_at_once(small_queu
     assert np.quantile(refused, 0.95) <= bound
 
 
+def test_pictures_that_come_at_once_are_answered_without_a_pause(small_queue) -> None:
+    # Triton's batcher looks again after half a second where nothing wakes it.
+    async def go() -> tuple[float, float]:
+        async with AsyncRecognizer(small_queue.url) as recognizer:
+            await recognizer.recognize(PICTURE, bank="seed18")
+            able = await capacity(recognizer)
+            started = time.monotonic()
+            calls = [recognizer.recognize(PICTURE, bank="seed18") for _ in range(QUEUE)]
+            await asyncio.gather(*calls)
+            return able, time.monotonic() - started
+
+    able, took = asyncio.run(go())
+    assert took <= 3 * QUEUE / able
+
+
 def test_a_bulk_run_waits_for_a_full_queue_and_loses_nothing(small_queue) -> None:
     with Recognizer(small_queue.url, timeout_s=60) as recognizer:
         pictures = [PICTURE] * 300
