@@ -14,18 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from value_types import PATTERNS, TYPES
 
 CHART = Path(__file__).parent / "wanwu"
-#: Maps that Kubernetes, or the gateway, knows the keys of.
+#: Maps with defaults, which are documented as a whole.
 OPEN = {"resources", "dnsNamespace", "dashboardLabels"}
-QUANTITIES = {"shmSize", "cacheSize", "size"}
-#: What a text must look like: a release without quotes would be read as a number, 26.10 as 26.1.
-PATTERNS = {
-    "digest": "^(sha256:[0-9a-f]{64})?$",
-    "fingerprint": "^[0-9]*$",
-    "manifestSha256": "^([0-9a-f]{64})?$",
-    "release": r"^[0-9]{2}\.(0[1-9]|1[0-2])$",
-}
 
 _KEY = re.compile(r"( *)([A-Za-z0-9]+):(?: |$)")
 
@@ -114,14 +107,15 @@ def _leaf(key: str, value: Value) -> dict[str, Any]:
     if choices := re.search(r"One of: ([^.]+)\.", value.comment):
         described["enum"] = [each.strip() for each in choices[1].split(",")]
     if key in PATTERNS:
-        described["pattern"] = PATTERNS[key]
+        pattern = PATTERNS[key]
+        described["pattern"] = f"^{pattern}$" if value.default else f"^({pattern})?$"
     return described
 
 
 def _type(key: str, value: Value) -> dict[str, Any]:
     default = value.default
-    if key in QUANTITIES:
-        return {"type": ["string", "number"]}
+    if key in TYPES:
+        return TYPES[key]
     if isinstance(default, bool):
         return {"type": "boolean"}
     if isinstance(default, int | float):

@@ -109,6 +109,9 @@ def test_the_doctor_fails_without_triton(render, tmp_path: Path) -> None:
     assert "FAIL" in done.stdout
 
 
+OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -134,7 +137,35 @@ def test_the_doctor_fails_without_triton(render, tmp_path: Path) -> None:
                 "gateway": {"ingress": {"enabled": True, "host": "w.example", "tlsSecret": "t"}},
                 "networkPolicy": {"gatewayFrom": [{"a": "b"}]},
             },
-            "curl https://w.example/readyz",
+            "   https://w.example\n",
+        ),
+        (
+            {
+                "gateway": {
+                    "httpRoute": {
+                        "enabled": True,
+                        "parentRefs": [{"name": "corporate"}],
+                        "hostnames": ["w.example"],
+                    }
+                },
+                "networkPolicy": {"gatewayFrom": [{"a": "b"}]},
+            },
+            "https://w.example    # http where the Gateway's listener is",
+        ),
+        (OUTSIDE | nested("gateway.service.type", "LoadBalancer"), "http://EXTERNAL-IP:80"),
+        (OUTSIDE | nested("gateway.service.type", "NodePort"), "http://NODE:NODE_PORT"),
+        (nested("gateway.enabled", False), "networkPolicy.tritonFrom is empty: nobody but"),
+        (
+            {"gateway": {"enabled": False}, "triton": {"security": {"inferenceKey": True}}},
+            'export WANWU_API_KEY="$(kubectl -n default get secret w-wanwu-keys '
+            "-o jsonpath='{.data.inference}' | base64 -d)\"",
+        ),
+        (
+            {
+                "gateway": {"enabled": False},
+                "triton": {"tls": {"enabled": True, "existingSecret": "corporate"}},
+            },
+            "get secret corporate -o jsonpath='{.data.ca\\.crt}' | base64 -d > ca.crt",
         ),
     ],
 )

@@ -96,6 +96,26 @@ def test_further_settings_reach_it(render, monkeypatch) -> None:
     assert (settings.max_body_bytes, settings.rate) == (16000000, "9/second")
 
 
+def test_what_the_chart_sets_is_no_further_setting(render, refusal, monkeypatch) -> None:
+    auth = {"jwt": {"jwksSecret": "corporate", "issuer": "i", "audience": "a"}}
+    written = set(environment(gateway(render(in_gateway(auth=auth)))))
+    written.add("WANWU_GATEWAY_AUTH")
+    told = refusal(in_gateway(settings=dict.fromkeys(written | {"RATE"}, "1")))
+    for name in written | {"RATE"}:
+        assert f"invalid propertyName '{name}'" in told
+
+
+def test_a_load_balancer_has_the_annotations_of_its_cloud(render) -> None:
+    inside = {"cloud.example/load-balancer": "internal"}
+    service = {"type": "LoadBalancer", "annotations": inside, "externalTrafficPolicy": "Local"}
+    values = in_gateway(service=service) | nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
+    found = one(render(values), "Service", "-gateway")
+    assert found["metadata"]["annotations"] == inside
+    assert found["spec"]["type"] == "LoadBalancer"
+    assert found["spec"]["externalTrafficPolicy"] == "Local"
+    assert "externalTrafficPolicy" not in one(render(), "Service", "-gateway")["spec"]
+
+
 def test_auth_can_be_off_for_a_trial(render, monkeypatch) -> None:
     objects = render(in_gateway(auth={"enabled": False, "keysSecret": ""}))
     assert settings_of(objects, monkeypatch).auth == "off"
@@ -154,8 +174,8 @@ def test_its_account_may_do_nothing(render) -> None:
 
 
 def test_the_service(render) -> None:
-    spec = one(render(in_gateway(service={"type": "NodePort", "port": 81})), "Service", "-gateway")
-    assert spec["spec"]["type"] == "NodePort"
+    spec = one(render(in_gateway(service={"port": 81})), "Service", "-gateway")
+    assert spec["spec"]["type"] == "ClusterIP"
     assert spec["spec"]["ports"] == [{"name": "http", "port": 81, "targetPort": "http"}]
 
 

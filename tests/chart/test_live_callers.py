@@ -33,7 +33,6 @@ HERE = {
     "triton": {
         "profile": "cpu",
         "image": {"release": "24.10"},
-        "instances": {"image": 1},
         "warmup": False,
         "batching": {"queueTimeoutUs": 2000000},
         "exitTimeoutSeconds": 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chart.rendering import kinds, nested, one
+from chart.rendering import kinds, merged, nested, one
 
 SHOP = {"kubernetes.io/metadata.name": "shop"}
 
@@ -61,6 +61,16 @@ def test_the_gateway_hears_named_namespaces_alone(render) -> None:
     assert sources(spec, 8000) == [{"namespaceSelector": {"matchLabels": SHOP}}]
 
 
+def test_the_gateway_hears_addresses_outside_the_cluster(render) -> None:
+    cidrs = ["10.0.0.0/8", "2001:db8::/32"]
+    wanted = [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
+    values = nested("networkPolicy.gatewayFromCidrs", cidrs)
+    assert sources(policy(render(values), "gateway"), 8000) == wanted
+    both = merged(values, nested("networkPolicy.gatewayFrom", [SHOP]))
+    named = {"namespaceSelector": {"matchLabels": SHOP}}
+    assert sources(policy(render(both), "gateway"), 8000) == [named, *wanted]
+
+
 def test_callers_reach_names_and_triton_and_no_more(render) -> None:
     egress = policy(render(), "callers")["egress"]
     assert [[each["port"] for each in rule["ports"]] for rule in egress] == [[53, 53], [8001]]
@@ -92,7 +102,12 @@ def test_no_rule_is_open_to_everybody(render) -> None:
                 assert rule["from"]
 
 
-def test_the_namespace_of_dns_can_be_another(render) -> None:
-    space = {"kubernetes.io/metadata.name": "dns"}
-    rule = policy(render(nested("networkPolicy.dnsNamespace", space)), "callers")["egress"][0]
-    assert rule["to"] == [{"namespaceSelector": {"matchLabels": space}}]
+def test_names_can_be_had_elsewhere(render) -> None:
+    space = {"kubernetes.io/metadata.name": "openshift-dns"}
+    values = {"dnsNamespace": space, "dnsPorts": [5353], "dnsCidrs": ["169.254.20.10/32"]}
+    rule = policy(render({"networkPolicy": values}), "callers")["egress"][0]
+    assert rule["to"] == [
+        {"namespaceSelector": {"matchLabels": space}},
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
+    ]
+    assert rule["ports"] == [{"port": 5353, "protocol": each} for each in ("UDP", "TCP")]

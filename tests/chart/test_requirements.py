@@ -13,6 +13,7 @@ from chart.rendering import CHART, merged, nested
 
 S3 = {"source": "s3", "s3": {"url": "s3://a/b", "endpoint": "https://s3", "existingSecret": "s"}}
 INGRESS = {"enabled": True, "host": "a.example.internal"}
+INGRESS_OF_NODES = nested("gateway.ingress", INGRESS)
 SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
 JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
 URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
@@ -22,6 +23,15 @@ IMAGE_VOLUME = {"repository": {"source": "image", "image": {"repository": "m", "
 #: Values, and what the message says first. They are rendered for Kubernetes 1.32.
 REFUSED = [
     ({"imageRegistry": ""}, "imageRegistry is empty"),
+    (nested("fullnameOverride", "1st"), "the objects would be called 1st…"),
+    (
+        nested("triton.resources.limits.cpu", "1500m"),
+        "triton.resources.requests.cpu is 2 and triton.resources.limits.cpu is 1500m",
+    ),
+    (
+        nested("gateway.resources.requests.memory", "4G"),
+        "gateway.resources.requests.memory is 4G and gateway.resources.limits.memory is 2Gi",
+    ),
     (nested("repository.pvc.claimName", ""), "repository.pvc.claimName is empty"),
     (nested("repository.source", "initImage"), "repository.image.repository is empty"),
     (
@@ -44,6 +54,7 @@ REFUSED = [
     (nested("triton.preStopSeconds", 30), "triton.terminationGracePeriodSeconds is 60"),
     (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 60"),
     (nested("triton.exitTimeoutSeconds", 9), "triton.exitTimeoutSeconds is 9"),
+    (nested("triton.instances.image", 1), "triton.instances.image is 1, and with a limit"),
     (
         {"triton": {"batching": {"maxBatchSize": 3}}},
         "triton.batching.maxBatchSize is 3: the client sends four",
@@ -90,7 +101,6 @@ REFUSED = [
         ),
         "networkPolicy.monitoringFrom is empty",
     ),
-    (nested("gateway.settings", {"WANWU_URL": "a:1"}), "has WANWU_URL, which the chart sets"),
     (
         nested("triton.tls", {"enabled": True, "mutual": True, "existingSecret": "s"}),
         "triton.tls.clientSecret is empty",
@@ -101,11 +111,12 @@ REFUSED = [
     (nested("gateway.auth.jwt", merged(JWT, {"audience": ""})), "or gateway.auth.jwt.audience is"),
     (nested("gateway.auth.jwt", URL), "networkPolicy.gatewayEgress is empty"),
     (nested("gateway.timeoutSeconds", 31), "gateway.drainSeconds is 30"),
-    (nested("gateway.settings", {"RATE": "1/second"}), "gateway.settings has RATE"),
+    (nested("gateway.auth.jwt.issuer", "i"), "no key set says who signs tokens"),
     (
-        nested("gateway.settings", {"WANWU_GATEWAY_PORT": 9}),
-        "gateway.settings has WANWU_GATEWAY_PORT, which the chart sets",
+        nested("gateway.service.type", "LoadBalancer"),
+        "gateway.service.type is LoadBalancer and networkPolicy.gatewayFromCidrs is empty",
     ),
+    (nested("gateway", {"enabled": False, "service": {"type": "NodePort"}}), "publishes the"),
     (nested("gateway.ingress.enabled", True), "gateway.ingress.host is empty"),
     (nested("gateway.httpRoute.enabled", True), "gateway.httpRoute.parentRefs is empty"),
     (nested("gateway.ingress", INGRESS), "networkPolicy.gatewayFrom is empty"),
@@ -115,7 +126,6 @@ REFUSED = [
     (merged(SCALED, nested("autoscaling.minReplicas", 11)), "autoscaling.minReplicas is 11"),
     (merged(SCALED, nested("autoscaling.minReplicas", 0)), "autoscaling.minReplicas is 0"),
     (nested("gateway.autoscaling.maxReplicas", 1), "gateway.autoscaling.minReplicas is 2"),
-    (merged(SCALED, nested("autoscaling.prometheusUrl", "")), "autoscaling.prometheusUrl is empty"),
 ]
 
 
@@ -167,8 +177,18 @@ def test_every_rule_is_tested(said, rule: str) -> None:
         merged(SCALED, nested("triton.image.release", "25.08"), nested("autoscaling.p95Ms", 9000)),
         nested("triton.latencyBucketsMs", [10, 20]),
         nested("autoscaling.minReplicas", 99),
+        nested("triton.resources", {"requests": {"cpu": 4}, "limits": {"cpu": "4000m"}}),
+        nested(
+            "triton",
+            {"instances": {"image": 1}, "batching": {"maxQueueSize": 0, "queueTimeoutUs": 0}},
+        ),
+        nested("gateway", {"enabled": False, "resources": {"requests": {"cpu": 64}}}),
+        merged(INGRESS_OF_NODES, nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])),
     ],
-    ids=["no histogram", "nobody reads the histogram", "no scaler"],
+    ids=[
+        *("no histogram", "nobody reads the histogram", "no scaler", "as much as the limit"),
+        *("no limit", "no gateway", "an ingress controller that is no pod"),
+    ],
 )
 def test_a_rule_holds_only_where_its_subject_is(render, values) -> None:
     assert render(values)

@@ -78,12 +78,13 @@ def test_the_least_batch_takes_the_clients_pictures(refusal) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "instances", "threads", "text_threads"),
-    [("4", 4, 1, 2), (2, 2, 1, 1), ("500m", 1, 1, 1), ("7500m", 7, 1, 3), (3.5, 3, 1, 1)],
+    [("4", 4, 1, 2), (2, 2, 1, 1), ("500m", 2, 1, 1), ("7500m", 7, 1, 3), (3.5, 3, 1, 1)],
 )
 def test_on_cpus_the_limit_decides_instances_and_threads(
     render, limit, instances, threads, text_threads
 ) -> None:
-    objects = render(merged(CPU, nested("triton.resources.limits.cpu", limit)))
+    cpu = {"requests": {"cpu": "100m"}, "limits": {"cpu": limit}}
+    objects = render(merged(CPU, nested("triton.resources", cpu)))
     image, text = (config(objects, model) for model in MODELS[:2])
     assert image.instance_group[0].count == instances
     assert image.instance_group[0].kind == ModelInstanceGroup.KIND_CPU

@@ -34,6 +34,7 @@ REFUSED = "do not fit together"
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
+    sys.path.append(str(ROOT / "helm"))
     spec = importlib.util.spec_from_file_location("generate", ROOT / "helm" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -88,6 +89,10 @@ PARTS = [
             "enabled": True, "mutual": True, "existingSecret": "s", "clientSecret": "c",
         }),
         nested("repository", {"source": "image", "image": {"repository": "m", "tag": "1"}}),
+        merged(
+            nested("gateway.service.type", "LoadBalancer"),
+            nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"]),
+        ),
     )),
 ]  # fmt: skip
 #: What goes with a change, where the values would not fit together without.
@@ -123,7 +128,7 @@ def other(value: object) -> object:
         return value + 1
     if isinstance(value, list):
         return [{"sentinel": "s"}] if not value or isinstance(value[0], dict) else [*value, 99999]
-    return {**value, "WANWU_SENTINEL": "s"} if isinstance(value, dict) else f"{value}7"
+    return {**value, "WANWU_SENTINEL": "s"} if isinstance(value, dict) else f"{value or 's'}7"
 
 
 def at(tree: dict, path: str) -> object:
@@ -190,6 +195,7 @@ def test_every_value_that_a_template_names_exists() -> None:
     [
         (nested("triton.gpu.coun", 1), "coun"),
         (nested("triton.profile", "tpu"), "profile"),
+        (nested("autoscaling.prometheusUrl", ""), "prometheusUrl"),
         (nested("triton.image.release", 26.1), "release"),
         (nested("triton.image.release", "2026"), "release"),
         (nested("triton.image.digest", "latest"), "digest"),
@@ -199,6 +205,33 @@ def test_every_value_that_a_template_names_exists() -> None:
         (nested("autoscaling.gpuUtilization", 70), "gpuUtilization"),
         (nested("autoscaling.driver", "hpa"), "driver"),
         (nested("gateway.audit.mode", "off"), "mode"),
+        (nested("imageRegistry", "https://registry.example.internal"), "imageRegistry"),
+        (nested("imagePullSecrets", ["registry"]), "imagePullSecrets"),
+        (nested("fullnameOverride", "Wanwu.v1"), "fullnameOverride"),
+        (nested("repository.image.path", "models"), "path"),
+        (nested("repository.pvc.subPath", "/models"), "subPath"),
+        (nested("repository.pvc.subPath", "a/../.."), "subPath"),
+        (nested("repository.s3.url", "https://bucket"), "url"),
+        (nested("repository.s3.endpoint", "minio:9000"), "endpoint"),
+        (nested("gateway.auth.jwt.jwksUrl", "login.example"), "jwksUrl"),
+        (nested("gateway.auth.keysSecret", "My_Keys"), "keysSecret"),
+        (nested("gateway.settings", []), "settings"),
+        (nested("gateway.settings", {"WANWU_GATEWAY_RATES": "1/second"}), "RATES"),
+        (nested("gateway.settings", {"WANWU_GATEWAY_AUTH": "off"}), "WANWU_GATEWAY_AUTH"),
+        (nested("gateway.ingress.annotations", {"a": True}), "annotations"),
+        (nested("triton.resources.limits.memory", "8GB"), "memory"),
+        (nested("triton.resources.limit", {"cpu": 1}), "limit"),
+        (nested("triton.shmSize", "256MB"), "shmSize"),
+        (nested("triton.extraArgs", ["log-verbose=1"]), "extraArgs"),
+        (nested("triton.batching.preferredBatchSizes", ["8"]), "preferredBatchSizes"),
+        (nested("triton.latencyBucketsMs", []), "latencyBucketsMs"),
+        (nested("triton.tolerations", [{"operator": "Exist"}]), "operator"),
+        (nested("triton.nodeSelector", {"gpu": True}), "nodeSelector"),
+        (nested("networkPolicy.gatewayFrom", ["shop"]), "gatewayFrom"),
+        (nested("networkPolicy.gatewayFrom", [{}]), "gatewayFrom"),
+        (nested("networkPolicy.gatewayFromCidrs", ["10.0.0.1"]), "gatewayFromCidrs"),
+        (nested("networkPolicy.gatewayEgress", [{"from": []}]), "gatewayEgress"),
+        (nested("networkPolicy.dnsPorts", ["dns"]), "dnsPorts"),
     ],
 )
 def test_the_schema_refuses(refusal, values, said) -> None:
@@ -208,11 +241,17 @@ def test_the_schema_refuses(refusal, values, said) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        nested("triton.resources.limits.cpu", "1500m"),
+        nested("triton.resources.limits.cpu", "2500m"),
         nested("triton.resources.limits.cpu", 2),
         nested("triton.shmSize", 268435456),
         nested("triton.affinity", {"nodeAffinity": {}}),
         nested("gateway.ingress.annotations", {"a.b/c": "d"}),
+        nested("triton.resources.limits", {"nvidia.com/gpu": 1, "ephemeral-storage": "10Gi"}),
+        nested("triton.cacheSize", "1.5Ti"),
+        nested("imageRegistry", "10.0.0.1:5000/team/"),
+        nested("repository.pvc.subPath", "models/v1.2"),
+        nested("networkPolicy.tritonFrom", [{"team.example/name": "shop", "tier": "a"}]),
+        nested("triton.tolerations", [{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]),
         {"global": {"anything": 1}},
     ],
 )

@@ -3,8 +3,8 @@
 {{- define "wanwu.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- /* 40 leaves room for the longest ending under the 63 of a Service. */ -}}
-{{- default $whole .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- /* 40 leaves room for the longest ending under the 63 of a Service, whose name has no dot. */ -}}
+{{- default $whole .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "wanwu.selectorLabels" -}}
@@ -79,11 +79,19 @@ securityContext:
 {{- default (printf "%s-client-tls" (include "wanwu.fullname" .)) .Values.triton.tls.clientSecret -}}
 {{- end -}}
 
+{{/* A quantity of Kubernetes as a plain number: "500m" is 0.5 and "1Ki" is 1024. */}}
+{{- define "wanwu.quantity" -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
+{{- $unit := regexFind "[A-Za-z]*$" . -}}
+{{- mulf (trimSuffix $unit . | float64) (get $units $unit) -}}
+{{- else }}{{ float64 . }}{{ end -}}
+{{- end -}}
+
 {{/* Whole cores of Triton's CPU limit, at least 1; 0 without a limit. */}}
 {{- define "wanwu.cores" -}}
-{{- $limit := toString (dig "limits" "cpu" "" .Values.triton.resources) -}}
-{{- if hasSuffix "m" $limit }}{{ max 1 (div (trimSuffix "m" $limit | atoi) 1000) -}}
-{{- else if $limit }}{{ max 1 (float64 $limit | floor | int) -}}
+{{- with dig "limits" "cpu" "" .Values.triton.resources -}}
+{{- max 1 (include "wanwu.quantity" . | float64 | floor | int) -}}
 {{- else }}0{{ end -}}
 {{- end -}}
 

@@ -14,6 +14,12 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- end -}}
 
+{{- define "wanwu.cidrs" -}}
+{{- range . }}
+- ipBlock: {cidr: {{ quote . }}}
+{{- end }}
+{{- end -}}
+
 {{/* Prometheus: (list namespaces port). Without a namespace the rule would let everybody in. */}}
 {{- define "wanwu.scrape" -}}
 {{- with first . }}
@@ -23,10 +29,14 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Names: (networkPolicy). Ports are those of the pods, not of their Service. */}}
 {{- define "wanwu.dns" -}}
-- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports:
+    {{- range .dnsPorts }}
+    - {port: {{ int . }}, protocol: UDP}
+    - {port: {{ int . }}, protocol: TCP}
+    {{- end }}
   to:
-    - namespaceSelector:
-        matchLabels:
-          {{- toYaml . | nindent 10 }}
+    {{- include "wanwu.namespaces" (list .dnsNamespace) | trim | nindent 4 }}
+    {{- include "wanwu.cidrs" .dnsCidrs | trim | nindent 4 }}
 {{- end -}}

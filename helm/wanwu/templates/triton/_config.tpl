@@ -12,7 +12,7 @@
 {{- $gpu := eq .profile "gpu" -}}
 {{- $cores := include "wanwu.cores" $root | int -}}
 {{- $instances := .instances.text | int -}}
-{{- if $image }}{{ $instances = .instances.image | int | default (ternary 1 $cores $gpu) }}{{ end -}}
+{{- if $image }}{{ $instances = .instances.image | int | default (ternary 2 (max 2 $cores) $gpu) }}{{ end -}}
 {{- /* Texts are rare beside pictures: they may take half of the cores. */ -}}
 {{- $threads := max 1 (div (ternary $cores (div $cores 2) $image) (max 1 $instances)) -}}
 {{- /* The client sends texts by 64. */ -}}
@@ -26,11 +26,13 @@ dynamic_batching {
 {{- end }}
 {{- end }}
   max_queue_delay_microseconds: {{ int64 .batching.queueDelayUs }}
+{{- if $image }}
   default_queue_policy {
     max_queue_size: {{ int64 .batching.maxQueueSize }}
     timeout_action: REJECT
     default_timeout_microseconds: {{ int64 .batching.queueTimeoutUs }}
   }
+{{- end }}
 }
 instance_group [ { kind: {{ ternary "KIND_GPU" "KIND_CPU" $gpu }} count: {{ $instances }} } ]
 {{- if $cores }}

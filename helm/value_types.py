@@ -1,0 +1,152 @@
+"""What values of the chart must look like, beyond the kind of their defaults, by their keys.
+
+Kubernetes would refuse most of what is refused here too, but only in the cluster, and part by part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wanwu.gateway.settings import PREFIX, GatewaySettings
+
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_KEY = r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_IMAGE = "[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+_ADDRESS = r"https?://[^\s]+"
+
+#: Settings of the gateway that the chart writes from other values, or leaves to its proxies.
+SET_BY_CHART = {
+    *("host", "port", "metrics_port", "tls_cert", "tls_key", "auth", "keys_file", "jwks"),
+    *("jwt_issuer", "jwt_audience", "audit", "drain_s"),
+}
+
+#: What a text must look like; "" stands for nothing where that is the default.
+PATTERNS = {
+    # A release without quotes would be read as a number, 26.10 as 26.1.
+    "release": r"[0-9]{2}\.(0[1-9]|1[0-2])",
+    "fingerprint": "[0-9]*",
+    "manifestSha256": "[0-9a-f]{64}",
+    "imageRegistry": r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?",
+    "repository": _IMAGE,
+    "tag": "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}",
+    "digest": "sha256:[0-9a-f]{64}",
+    "path": r"/[^\s]*",
+    # Neither absolute, nor out of the claim.
+    "subPath": "[^/.][^/]*(/[^/.][^/]*)*/?",
+    "url": r"s3://[a-z0-9][a-z0-9.-]*(/[^\s]*)?",
+    "endpoint": _ADDRESS,
+    "jwksUrl": _ADDRESS,
+    "prometheusUrl": _ADDRESS,
+    "runbookUrl": _ADDRESS,
+    "nameOverride": _LABEL,
+    "fullnameOverride": _LABEL,
+    "host": rf"(\*\.)?{_NAME}",
+    "resourceName": r"[a-z0-9.-]+/[A-Za-z0-9._-]+",
+    **dict.fromkeys(
+        (
+            *("claimName", "existingSecret", "clientSecret", "keysSecret", "jwksSecret"),
+            *("tlsSecret", "storageClassName", "className"),
+        ),
+        _NAME,
+    ),
+}
+
+QUANTITY = {
+    "type": ["string", "number"],
+    "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+    "minimum": 0,
+}
+_STRING = {"type": "string"}
+_TEXTS = {"type": "object", "additionalProperties": _STRING}
+_LABELS = {**_TEXTS, "propertyNames": {"pattern": f"^{_KEY}$"}}
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": required,
+        "properties": properties,
+    }
+
+
+def _text(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+_RULES = {
+    "type": "array",
+    "items": _object(
+        [], to={"type": "array", "minItems": 1}, ports={"type": "array", "minItems": 1}
+    ),
+}
+# Labels of none would be those of every namespace.
+_NAMESPACE = {**_LABELS, "minProperties": 1}
+_NAMESPACES = {"type": "array", "items": _NAMESPACE}
+_CIDRS = {"type": "array", "items": _text(r"[0-9a-fA-F.:]+/[0-9]{1,3}")}
+_QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
+_TOLERATION = _object(
+    [],
+    key=_STRING,
+    operator={"enum": ["Exists", "Equal"]},
+    value=_STRING,
+    effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+    tolerationSeconds={"type": "integer"},
+)
+_PARENT = _object(
+    ["name"],
+    name=_text(_NAME),
+    namespace=_text(_LABEL),
+    group=_STRING,
+    kind=_STRING,
+    sectionName=_STRING,
+    port={"type": "integer"},
+)
+
+#: Whole types of lists, maps and quantities.
+TYPES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("shmSize", "cacheSize", "size"), QUANTITY),
+    "resources": _object([], requests=_QUANTITIES, limits=_QUANTITIES, claims={"type": "array"}),
+    "imagePullSecrets": {"type": "array", "items": _object(["name"], name=_text(_NAME))},
+    "gatewayFrom": _NAMESPACES,
+    "tritonFrom": _NAMESPACES,
+    "monitoringFrom": _NAMESPACES,
+    "dnsNamespace": _NAMESPACE,
+    "gatewayFromCidrs": _CIDRS,
+    "dnsCidrs": _CIDRS,
+    "dnsPorts": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "integer", "minimum": 1, "maximum": 65535},
+    },
+    "gatewayEgress": _RULES,
+    "tritonEgress": _RULES,
+    "tolerations": {"type": "array", "items": _TOLERATION},
+    "nodeSelector": _LABELS,
+    "labels": _LABELS,
+    "dashboardLabels": _LABELS,
+    "annotations": _TEXTS,
+    "podAnnotations": _TEXTS,
+    "extraArgs": {"type": "array", "items": _text(r"--[a-z][a-z0-9-]*(=.*)?")},
+    "preferredBatchSizes": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1},
+        "uniqueItems": True,
+    },
+    "latencyBucketsMs": {"type": "array", "minItems": 1, "items": {"type": "number"}},
+    "parentRefs": {"type": "array", "items": _PARENT},
+    "hostnames": {"type": "array", "items": _text(PATTERNS["host"])},
+    "issuerRef": _object([], name=_STRING, kind=_STRING, group=_STRING),
+    "settings": {
+        "type": "object",
+        "propertyNames": {
+            "enum": [
+                PREFIX + name.upper()
+                for name in GatewaySettings.model_fields
+                if name not in SET_BY_CHART
+            ]
+        },
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    },
+}
