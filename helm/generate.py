@@ -1,5 +1,7 @@
 """Writes the chart's README.md and values.schema.json from values.yaml, its manual.
 
+And the list of its keys for `wanwu plan`, which reads values files where there is no chart.
+
 A comment that begins with "# -- " describes the key below it. In it "One of: a, b." is an
 enumeration, and "1 to 9" in its first line the bounds of a number.
 """
@@ -17,6 +19,7 @@ import yaml
 from value_types import PATTERNS, TYPES
 
 CHART = Path(__file__).parent / "wanwu"
+KEYS = CHART.parents[1] / "loadtest" / "wanwu_loadtest" / "planner" / "chart_values.txt"
 #: Maps with defaults, which are documented as a whole.
 OPEN = {"resources", "dnsNamespace", "dashboardLabels"}
 
@@ -143,7 +146,11 @@ def outputs() -> dict[Path, str]:
     """Give the generated files and what they should hold."""
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     schema = json.dumps(schema_of(values), indent=2, ensure_ascii=False) + "\n"
-    return {CHART / "values.schema.json": schema, CHART / "README.md": readme_of(values)}
+    return {
+        CHART / "values.schema.json": schema,
+        CHART / "README.md": readme_of(values),
+        KEYS: "".join(f"{each.path}\n" for each in values),
+    }
 
 
 def main() -> None:

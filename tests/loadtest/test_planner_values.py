@@ -97,7 +97,16 @@ def test_a_later_file_wins_as_helm_has_it(tmp_path: Path) -> None:
     assert "autoscaling.minReplicas" not in values.given
 
 
-def test_an_example_of_the_chart_is_read() -> None:
+@pytest.mark.parametrize("path", sorted((CHART / "ci").glob("*.yaml")))
+def test_every_example_of_the_chart_is_read(path: Path) -> None:
+    assert read_values([CHART / "values.yaml", path]).given
+
+
+def test_values_of_a_chart_that_has_this_one_as_a_part_are_read() -> None:
+    assert chart_values({"global": {"region": "cn"}}).driver == "none"
+
+
+def test_an_example_says_what_it_says() -> None:
     values = read_values([CHART / "ci" / "gpu-values.yaml"])
     assert (values.driver, values.preferred_batch_sizes) == ("prometheus-adapter", (8, 16, 32))
 
@@ -112,6 +121,12 @@ def test_an_example_of_the_chart_is_read() -> None:
         ({"autoscaling": {"queueMs": True}}, "queueMs is True; expected a number"),
         ({"autoscaling": {"minReplicas": 11}}, "minReplicas is 11 and autoscaling.maxReplicas 10"),
         ({"autoscaling": 3}, "autoscaling is 3; expected a map"),
+        (
+            {"autoscaling": {"maxReplica": 9}},
+            r"no value autoscaling.maxReplica; did you mean autoscaling.maxReplicas\?",
+        ),
+        ({"autoscalling": {"maxReplicas": 9}}, "no value autoscalling;"),
+        ({"gateway": {"ingress": {"hosts": ["a"]}}}, "no value gateway.ingress.hosts"),
         ({"triton": {"latencyBucketsMs": 5}}, "latencyBucketsMs is 5; expected a list of whole"),
     ],
 )

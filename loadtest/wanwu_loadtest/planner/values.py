@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +106,9 @@ def chart_values(tree: dict[str, Any]) -> ChartValues:
     """Give the chart's values with those of a tree over them.
 
     Raises:
-        InputError: a value cannot be used.
+        InputError: a value cannot be used, or the chart has none of its name.
     """
+    _check_keys(tree)
     found: dict[str, Any] = {}
     given = set()
     for each in fields(ChartValues):
@@ -143,6 +147,29 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             whole[key] = value
     return whole
+
+
+@cache
+def _chart_keys() -> frozenset[str]:
+    """Give the paths of all the chart's values, which helm/generate.py writes."""
+    text = resources.files(__package__).joinpath("chart_values.txt").read_text(encoding="utf-8")
+    return frozenset(text.splitlines())
+
+
+def _check_keys(tree: dict[str, Any], above: str = "") -> None:
+    """Refuse a key that the chart does not have: planned without it, the plan would be another."""
+    leaves = _chart_keys()
+    for key, value in tree.items():
+        path = f"{above}{key}"
+        # "global" is Helm's, for charts that have this one as a part.
+        if path in leaves or path == "global":
+            continue
+        if not any(each.startswith(f"{path}.") for each in leaves):
+            close = difflib.get_close_matches(path, leaves, 1)
+            hint = f"; did you mean {close[0]}?" if close else ";"
+            raise InputError(f"the chart has no value {path}{hint} helm/wanwu/README.md lists them")
+        if isinstance(value, dict):
+            _check_keys(value, f"{path}.")
 
 
 def _look(tree: Any, path: str) -> tuple[bool, Any]:
