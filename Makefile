@@ -56,7 +56,7 @@ test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archi
 	$(BIN)/pytest tests/chart_live tests/airgap
 
 test-cluster: $(INSTALLED) ## Install, upgrade, roll back and remove the chart in the cluster of KUBECONFIG
-	VALUES=$(VALUES) $(BIN)/pytest --timeout 1200 tests/cluster
+	VALUES="$(VALUES)" $(BIN)/pytest --timeout 1200 tests/cluster
 
 chart-docs: $(INSTALLED) ## Write the chart's README and schema from its values.yaml
 	$(BIN)/python helm/generate.py
@@ -89,9 +89,13 @@ bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; I
 bundle-verify: $(INSTALLED) ## Check every file of the archive
 	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --verify
 
-deploy: $(MANIFEST) ## Install into the cluster that kubectl speaks to: make deploy VALUES=mine.yaml
-	@test -n "$(VALUES)" || { echo "give your values file: make deploy VALUES=mine.yaml"; exit 2; }
-	sh k8s/airgap/install.sh install -f $(VALUES)
+# First, before half a minute of exporting.
+.PHONY: values-file
+values-file:
+	@test -f "$(VALUES)" || { echo "give your values file, VALUES is '$(VALUES)': make deploy VALUES=mine.yaml"; exit 2; }
+
+deploy: values-file $(MANIFEST) ## Install into the cluster that kubectl speaks to: make deploy VALUES=mine.yaml
+	sh k8s/airgap/install.sh install -f "$(VALUES)"
 
 lint: $(INSTALLED) ## Check style and types
 	$(BIN)/ruff check .

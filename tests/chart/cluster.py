@@ -20,12 +20,20 @@ VERSION = {"major": "1", "minor": "35", "gitVersion": "v1.35.0"}
 VERBS = ["create", "delete", "get", "list", "patch", "update"]
 #: Kinds of the chart, and the folder in which each is kept.
 KINDS = {
-    "v1": ["ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"],
+    "v1": [
+        *("ConfigMap", "Namespace", "Node", "PersistentVolumeClaim", "Pod", "Secret", "Service"),
+        "ServiceAccount",
+    ],
     "apps/v1": ["Deployment", "StatefulSet"],
     "autoscaling/v2": ["HorizontalPodAutoscaler"],
     "networking.k8s.io/v1": ["Ingress", "NetworkPolicy"],
     "policy/v1": ["PodDisruptionBudget"],
+    "storage.k8s.io/v1": ["StorageClass"],
+    "authorization.k8s.io/v1": ["SelfSubjectAccessReview"],
+    "metrics.k8s.io/v1beta1": ["NodeMetrics"],
 }
+LISTED = (*KINDS["v1"], *KINDS["storage.k8s.io/v1"])
+OF_THE_CLUSTER = ("Namespace", "Node", "NodeMetrics", "StorageClass", "SelfSubjectAccessReview")
 #: How Kubernetes' own form of a message begins.
 MAGIC = b"k8s\x00"
 
@@ -48,15 +56,21 @@ class Api(BaseHTTPRequestHandler):
         path, kept = address.path.rstrip("/"), self.server.kept
         if (found := discovery(path)) or (found := kept.get(path)):
             self._answer(200, found)
-        elif path.rpartition("/")[2] in map(plural, KINDS["v1"]):
+        elif kind := {plural(each): each for each in LISTED}.get(path.rpartition("/")[2]):
             wanted = parse_qs(address.query).get("labelSelector", [""])[0].split(",")
             inside = [each for at, each in kept.items() if at.rpartition("/")[0] == path]
             items = [each for each in inside if selected(each, wanted)]
-            self._answer(200, {"kind": "SecretList", "apiVersion": "v1", "items": items})
+            version = next(version for version, kinds in KINDS.items() if kind in kinds)
+            self._answer(200, {"kind": f"{kind}List", "apiVersion": version, "items": items})
         else:
             self._missing()
 
     def do_POST(self) -> None:
+        if self.path.partition("?")[0].endswith("/selfsubjectaccessreviews"):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            about = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+            self._answer(201, {**about, "status": {"allowed": True}})
+            return
         new = self._body()
         self._keep(f"{urlsplit(self.path).path}/{new['metadata']['name']}", new, 201)
 
@@ -116,7 +130,7 @@ def discovery(path: str) -> Object | None:
         {
             "name": plural(kind),
             "singularName": kind.lower(),
-            "namespaced": kind != "Namespace",
+            "namespaced": kind not in OF_THE_CLUSTER,
             "kind": kind,
             "verbs": VERBS,
         }
