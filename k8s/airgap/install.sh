@@ -112,21 +112,27 @@ check_cluster() {
     [ "$each" != "PersistentVolumeClaim/$claim" ] || continue
     k get "$each" >/dev/null 2>&1 || lack "$each in namespace $namespace, which your values name"
   done
+  needs() { grep -q "$1" "$work/rendered.yaml"; }
+  default_class() {
+    kubectl get storageclass -o yaml 2>/dev/null |
+      grep -q 'storageclass.kubernetes.io/is-default-class: "true"'
+  }
   if [ -n "$ours" ] && ! k get pvc "$claim" >/dev/null 2>&1; then
     if [ -n "${STORAGE_CLASS:-}" ]; then
       kubectl get storageclass "$STORAGE_CLASS" >/dev/null 2>&1 ||
         lack "the StorageClass $STORAGE_CLASS: kubectl get storageclass lists those there are"
     else
-      kubectl get storageclass -o yaml 2>/dev/null |
-        grep -q 'storageclass.kubernetes.io/is-default-class: "true"' ||
+      default_class ||
         lack "a default StorageClass: set STORAGE_CLASS to one that lets many pods read a claim"
     fi
+  fi
+  if needs 'volumeClaimTemplates:' && ! needs 'storageClassName:'; then
+    default_class || lack "a default StorageClass for the audit log: or set gateway.audit.storageClassName"
   fi
   if [ -n "$ours" ]; then
     may create pods/exec -n "$namespace" ||
       lack "the right to exec into pods in namespace $namespace, by which models are brought in"
   fi
-  needs() { grep -q "$1" "$work/rendered.yaml"; }
   if needs 'kind: KIND_GPU'; then
     kubectl get nodes -o yaml 2>/dev/null | grep -q 'nvidia.com/' ||
       lack "a node with a GPU resource: install the GPU operator, or set triton.profile to cpu"
@@ -147,7 +153,7 @@ check_cluster() {
   done
 }
 
-minor='' as_of='' ours='''' folder='' here=''
+minor='' as_of='' ours='' folder='' here=''
 check_files
 ! command -v kubectl >/dev/null || check_version
 if command -v helm >/dev/null; then

@@ -288,6 +288,8 @@ def test_a_storage_class_is_asked_for_where_the_cluster_has_no_default(run: Run,
     assert "missing: a default StorageClass: set STORAGE_CLASS" in run("check").stderr
     assert "missing: the StorageClass ceph" in run("check", STORAGE_CLASS="ceph").stderr
     assert run("check", STORAGE_CLASS="nfs").returncode == 0
+    audited = run("check", merged(MINE, nested("gateway.audit.mode", "pvc")), STORAGE_CLASS="nfs")
+    assert "or set gateway.audit.storageClassName" in audited.stderr
 
 
 def test_without_values_it_says_how_it_is_called(checkout: Path) -> None:
