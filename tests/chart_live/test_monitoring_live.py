@@ -22,7 +22,6 @@ import tritonclient.grpc as triton
 import yaml
 
 from chart.rules.promtool import NAMESPACE, render, write_rules
-from support.clones import with_queue
 from wanwu import Recognizer
 from wanwu.channel import Address, Array
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -102,16 +101,14 @@ def until(holds: Callable[[], bool], within_s: float) -> float | None:
 
 
 @pytest.fixture(scope="module")
-def watched(repository: Path, need, tmp_path_factory) -> Iterator[EmbeddedServer]:
+def watched(repository: Path, need) -> Iterator[EmbeddedServer]:
     need(importlib.util.find_spec("pytriton") is not None, "Triton: pip install 'wanwu[server]'")
     (pods,) = render(need, *VALUES, shown=["triton/deployment.yaml"])
     words = pods["spec"]["template"]["spec"]["containers"][0]["args"]
     arguments = tuple(word for word in words if word.startswith("--metrics-config"))
     assert arguments
-    # One image tower of two, so that its callers do not take from it what they measure.
-    folder = with_queue(repository, tmp_path_factory.mktemp("one") / "model_repository", 512)
     options = ServerOptions(
-        folder, grpc_port=free_port(), metrics_port=free_port(), arguments=arguments
+        repository, grpc_port=free_port(), metrics_port=free_port(), arguments=arguments
     )
     with EmbeddedServer(options) as server:
         yield server
