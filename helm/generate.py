@@ -82,8 +82,9 @@ def schema_of(values: list[Value]) -> dict[str, Any]:
     """Give the JSON schema: the chart's own objects are closed."""
     root = _closed()
     root = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "wanwu", **root}
-    # Helm adds it for charts that have this one as a part.
+    # Helm adds the first for charts that have this one as a part; their condition reads the second.
     root["properties"]["global"] = {"type": "object"}
+    root["properties"]["enabled"] = {"type": "boolean"}
     for value in values:
         *parents, last = value.path.split(".")
         node = root

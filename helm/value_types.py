@@ -13,6 +13,7 @@ _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 _KEY = r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _IMAGE = "[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+_PART = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
 _ADDRESS = r"https?://[^\s]+"
 
 #: Settings of the gateway that the chart writes from other values, or leaves to its proxies.
@@ -33,7 +34,7 @@ PATTERNS = {
     "digest": "sha256:[0-9a-f]{64}",
     "path": r"/[^\s]*",
     # Neither absolute, nor out of the claim.
-    "subPath": "[^/.][^/]*(/[^/.][^/]*)*/?",
+    "subPath": f"{_PART}(/{_PART})*/?",
     "url": r"s3://[a-z0-9][a-z0-9.-]*(/[^\s]*)?",
     "endpoint": _ADDRESS,
     "jwksUrl": _ADDRESS,
@@ -54,7 +55,7 @@ PATTERNS = {
 
 QUANTITY = {
     "type": ["string", "number"],
-    "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+    "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
     "minimum": 0,
 }
 _STRING = {"type": "string"}
@@ -89,7 +90,7 @@ _QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 _TOLERATION = _object(
     [],
     key=_STRING,
-    operator={"enum": ["Exists", "Equal"]},
+    operator={"enum": ["Exists", "Equal", "Lt", "Gt"]},
     value=_STRING,
     effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
     tolerationSeconds={"type": "integer"},

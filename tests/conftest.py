@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 
 Need = Callable[[bool, str], None]
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and the commands under test
+# would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

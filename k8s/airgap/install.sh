@@ -5,6 +5,7 @@
 #   sh k8s/airgap/install.sh check   -f mine.yaml      # is everything there?
 #   sh k8s/airgap/install.sh install -f mine.yaml      # check, bring the models in, install, test
 #
+# What follows the verb is given to helm: -f, --set, --timeout.
 # mine.yaml is your values file: imageRegistry, gateway.auth.keysSecret, and what else you set. Where
 # it names no models (repository.*), those of model_repository are brought into a claim, each version
 # into a folder of its own, so that a rollback finds its models.
@@ -18,6 +19,10 @@ claim=$release-models
 missing=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# dash runs the trap of EXIT at an exit alone.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 say() { printf '%s\n' "$*"; }
 lack() { missing=1; printf 'missing: %s\n' "$*" >&2; }
@@ -29,8 +34,24 @@ k() { kubectl -n "$namespace" "$@"; }
 action=$1; shift
 case $action in check | install) ;; *) usage ;; esac
 
+# Arguments of helm that would mean another place to helm than to kubectl, or be read but once.
+check_arguments() {
+  before=
+  for each in "$@"; do
+    case $each in
+      -n | -n=* | --namespace | --namespace=* | --kube-context | --kube-context=* | --kubeconfig | --kubeconfig=*)
+        lack "arguments without $each: set NAMESPACE, or KUBECONFIG to a file whose current context is right" ;;
+    esac
+    case $before in
+      -f | --values)
+        [ -f "$each" ] || lack "a values file $each: it is read several times, so give a regular file" ;;
+    esac
+    before=$each
+  done
+}
+
 check_files() {
-  for tool in kubectl helm; do
+  for tool in kubectl helm tar sha256sum; do
     command -v "$tool" >/dev/null || lack "$tool: put it on the PATH"
   done
   if [ -f "$root/SHA256SUMS" ]; then
@@ -60,11 +81,15 @@ render() {
 # Whose models these are: a claim that stands for one that no value names is still there if so.
 choose_models() {
   printf 'repository: {pvc: {claimName: claim-of-the-install-script}}\n' >"$work/claim.yaml"
-  render -f "$work/claim.yaml" "$@" >"$work/rendered.yaml" 2>"$work/said" || {
-    cat "$work/said" >&2
-    lack "values that the chart takes: see the message above"
-    return
-  }
+  if ! render -f "$work/claim.yaml" "$@" >"$work/rendered.yaml" 2>"$work/said"; then
+    # A claim that is named "" is not named.
+    grep -q 'repository.pvc.claimName is empty' "$work/said" &&
+      render "$@" -f "$work/claim.yaml" >"$work/rendered.yaml" 2>"$work/said" || {
+      cat "$work/said" >&2
+      lack "values that the chart takes: see the message above"
+      return
+    }
+  fi
   grep -q '"claim-of-the-install-script"' "$work/rendered.yaml" || return 0
   ours=1
   if grep -q 'mountPath: /repository, .*subPath:' "$work/rendered.yaml"; then
@@ -80,7 +105,7 @@ choose_models() {
 
 may() { kubectl auth can-i "$@" >/dev/null 2>&1; }
 
-# Prints the names that pods and Ingresses need and the chart does not make: Secret/NAME, ...
+# Prints the names that pods need and the chart does not make: Secret/NAME, ...
 names_needed() {
   awk '
     /^kind: / { kind = $2 }
@@ -109,7 +134,7 @@ check_cluster() {
   [ -n "$here" ] || may create namespaces ||
     lack "namespace $namespace, or the right to create it"
   for each in $(names_needed); do
-    [ "$each" != "PersistentVolumeClaim/$claim" ] || continue
+    if [ -n "$ours" ] && [ "$each" = "PersistentVolumeClaim/$claim" ]; then continue; fi
     k get "$each" >/dev/null 2>&1 || lack "$each in namespace $namespace, which your values name"
   done
   needs() { grep -q "$1" "$work/rendered.yaml"; }
@@ -130,8 +155,10 @@ check_cluster() {
     default_class || lack "a default StorageClass for the audit log: or set gateway.audit.storageClassName"
   fi
   if [ -n "$ours" ]; then
-    may create pods/exec -n "$namespace" ||
+    may create pods --subresource=exec -n "$namespace" ||
       lack "the right to exec into pods in namespace $namespace, by which models are brought in"
+    may create persistentvolumeclaims -n "$namespace" ||
+      lack "the right to create PersistentVolumeClaims in namespace $namespace"
   fi
   if needs 'kind: KIND_GPU'; then
     kubectl get nodes -o yaml 2>/dev/null | grep -q 'nvidia.com/' ||
@@ -154,15 +181,16 @@ check_cluster() {
 }
 
 minor='' as_of='' ours='' folder='' here=''
+check_arguments "$@"
 check_files
 ! command -v kubectl >/dev/null || check_version
 if command -v helm >/dev/null; then
   choose_models "$@"
 fi
 if [ -n "$ours" ] && [ -n "$folder" ]; then
-  # What the export wrote beside the models goes first: yours is laid over it.
+  # What the export wrote beside the models goes first: yours is laid over it, and the claim over all.
   if [ -f "$models/values.yaml" ]; then set -- -f "$models/values.yaml" "$@"; fi
-  set -- -f "$work/claim.yaml" "$@"
+  set -- "$@" -f "$work/claim.yaml"
   render "$@" >"$work/rendered.yaml"
 fi
 if [ -n "$minor" ] && [ -s "$work/rendered.yaml" ]; then check_cluster; fi
@@ -175,8 +203,12 @@ fi
 [ "$action" = install ] || exit 0
 
 if [ -z "$here" ]; then
-  kubectl create namespace "$namespace"
-  kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted
+  # In one request: a namespace that is there is taken for someone's own, and left as it is.
+  kubectl apply -f - <<YAML
+apiVersion: v1
+kind: Namespace
+metadata: {name: $namespace, labels: {pod-security.kubernetes.io/enforce: restricted}}
+YAML
 fi
 
 # The models travel into the claim through a pod of the gateway's image, which has tar.
@@ -191,7 +223,7 @@ spec:
   resources: {requests: {storage: $size}}
 YAML
   k delete pod "$claim" --ignore-not-found --wait
-  trap 'k delete pod "$claim" --ignore-not-found --wait=false; rm -rf "$work"' EXIT
+  trap 'k delete pod "$claim" --ignore-not-found --wait=false || :; rm -rf "$work"' EXIT
   # Image and pull secrets as the chart's own pods have them.
   render "$@" -s templates/tests/doctor.yaml >"$work/doctor.yaml"
   image=$(sed -n 's/^ *image: //p' "$work/doctor.yaml")
@@ -232,5 +264,9 @@ YAML
 }
 if [ -n "$ours" ]; then bring_models "$@"; fi
 
-helm upgrade --install "$release" "$chart" -n "$namespace" "$@" --wait --timeout 30m
-helm test "$release" -n "$namespace" --logs
+helm upgrade --install "$release" "$chart" -n "$namespace" --wait --timeout 30m "$@"
+# Not --logs: helm 3 looks for them once a pod that succeeded is gone.
+helm test "$release" -n "$namespace" || {
+  k logs -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=test" --tail=-1 || :
+  exit 1
+}

@@ -252,7 +252,8 @@ def test_the_schema_refuses(refusal, values, said) -> None:
         nested("repository.pvc.subPath", "models/v1.2"),
         nested("networkPolicy.tritonFrom", [{"team.example/name": "shop", "tier": "a"}]),
         nested("triton.tolerations", [{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]),
-        {"global": {"anything": 1}},
+        {"global": {"anything": 1}, "enabled": True},
+        nested("repository.pvc.subPath", ".snapshot/..daily/a.b"),
     ],
 )
 def test_the_schema_takes_what_kubernetes_takes(render, values) -> None:

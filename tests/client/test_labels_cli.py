@@ -190,7 +190,7 @@ def start_long_build() -> subprocess.Popen[str]:
 def test_a_stopped_build_leaves_the_old_bank_and_is_resumed(
     repository: Path, number: int, code: int
 ) -> None:
-    Path("many.txt").write_text("\n".join(map(str, range(4000))), "utf-8")
+    Path("many.txt").write_text("\n".join(map(str, range(1500))), "utf-8")
     before = newest_release(repository)
     process = start_long_build()
     process.send_signal(number)
@@ -202,7 +202,7 @@ def test_a_stopped_build_leaves_the_old_bank_and_is_resumed(
     again = labels("build", "many.txt", "--bank", "pets", "--templates", "zh")
     assert "going on from an interrupted build: " in again.stderr
     assert "bank pets published as version 2" in again.stdout
-    assert check_repository(repository).banks["pets"].count == 4000
+    assert check_repository(repository).banks["pets"].count == 1500
 
 
 # list and show

@@ -161,8 +161,8 @@ def _check_keys(tree: dict[str, Any], above: str = "") -> None:
     leaves = _chart_keys()
     for key, value in tree.items():
         path = f"{above}{key}"
-        # "global" is Helm's, for charts that have this one as a part.
-        if path in leaves or path == "global":
+        # The two of charts that have this one as a part.
+        if path in leaves or path in ("global", "enabled"):
             continue
         if not any(each.startswith(f"{path}.") for each in leaves):
             close = difflib.get_close_matches(path, leaves, 1)
