@@ -10,11 +10,11 @@
 # it names no models (repository.*), those of model_repository are brought into a claim, each version
 # into a folder of its own, so that a rollback finds its models.
 # Environment: NAMESPACE (wanwu), RELEASE (wanwu), STORAGE_CLASS (the cluster's default),
-# MODELS_SIZE (20Gi), KUBECONFIG.
+# MODELS_SIZE (20Gi), WANWU_MODEL_REPOSITORY (model_repository), KUBECONFIG.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 namespace=${NAMESPACE:-wanwu} release=${RELEASE:-wanwu} size=${MODELS_SIZE:-20Gi}
-chart=$root/helm/wanwu models=$root/model_repository
+chart=$root/helm/wanwu models=${WANWU_MODEL_REPOSITORY:-$root/model_repository}
 claim=$release-models
 missing=0
 work=$(mktemp -d)
@@ -36,6 +36,8 @@ case $action in check | install) ;; *) usage ;; esac
 
 # Arguments of helm that would mean another place to helm than to kubectl, or be read but once.
 check_arguments() {
+  [ -z "${HELM_KUBECONTEXT:-}${HELM_NAMESPACE:-}" ] ||
+    lack "an environment without HELM_KUBECONTEXT and HELM_NAMESPACE: kubectl does not read them"
   before=
   for each in "$@"; do
     case $each in
@@ -134,7 +136,9 @@ check_cluster() {
   [ -n "$here" ] || may create namespaces ||
     lack "namespace $namespace, or the right to create it"
   for each in $(names_needed); do
-    if [ -n "$ours" ] && [ "$each" = "PersistentVolumeClaim/$claim" ]; then continue; fi
+    if [ -n "$ours" ] && [ "${each%%/*}" = PersistentVolumeClaim ]; then
+      case ${each#*/} in "$claim" | claim-of-the-install-script) continue ;; esac
+    fi
     k get "$each" >/dev/null 2>&1 || lack "$each in namespace $namespace, which your values name"
   done
   needs() { grep -q "$1" "$work/rendered.yaml"; }
@@ -142,7 +146,11 @@ check_cluster() {
     kubectl get storageclass -o yaml 2>/dev/null |
       grep -q 'storageclass.kubernetes.io/is-default-class: "true"'
   }
-  if [ -n "$ours" ] && ! k get pvc "$claim" >/dev/null 2>&1; then
+  if [ -n "$ours" ] && class=$(k get persistentvolumeclaim "$claim" \
+      -o 'jsonpath={.spec.storageClassName}' 2>/dev/null); then
+    [ "${STORAGE_CLASS:-$class}" = "$class" ] ||
+      lack "the claim $claim with class $STORAGE_CLASS: it is there with class ${class:-of the cluster}; delete it, or leave STORAGE_CLASS out"
+  elif [ -n "$ours" ]; then
     if [ -n "${STORAGE_CLASS:-}" ]; then
       kubectl get storageclass "$STORAGE_CLASS" >/dev/null 2>&1 ||
         lack "the StorageClass $STORAGE_CLASS: kubectl get storageclass lists those there are"
@@ -213,7 +221,7 @@ fi
 
 # The models travel into the claim through a pod of the gateway's image, which has tar.
 bring_models() {
-  k get pvc "$claim" >/dev/null 2>&1 || k apply -f - <<YAML
+  k get persistentvolumeclaim "$claim" >/dev/null 2>&1 || k apply -f - <<YAML
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: $claim}

@@ -188,6 +188,9 @@ def test_where_pods_run_is_passed_on(render) -> None:
     values = in_gateway(nodeSelector={"a": "b"}, tolerations=[{"key": "night"}])
     pod = pod_of(one(render(values), "Deployment", "-gateway"))
     assert (pod["nodeSelector"], pod["tolerations"]) == ({"a": "b"}, [{"key": "night"}])
+    # Of the same image, for the same nodes.
+    doctor = pod_of(one(render(values), "Pod", "-doctor"))
+    assert (doctor["nodeSelector"], doctor["tolerations"]) == ({"a": "b"}, [{"key": "night"}])
 
 
 def test_no_ingress_and_no_route_unless_told(render) -> None:

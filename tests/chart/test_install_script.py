@@ -314,6 +314,13 @@ def test_a_storage_class_is_asked_for_where_the_cluster_has_no_default(run: Run,
     assert "or set gateway.audit.storageClassName" in audited.stderr
 
 
+def test_another_storage_class_for_a_claim_that_is_there_is_refused(run: Run, served) -> None:
+    assert run("install", STORAGE_CLASS="nfs").returncode == 0
+    again = run("check", STORAGE_CLASS="ceph")
+    assert "it is there with class nfs; delete it, or leave STORAGE_CLASS out" in again.stderr
+    assert run("check").returncode == 0
+
+
 def test_without_values_it_says_how_it_is_called(checkout: Path) -> None:
     script = checkout / "k8s" / "airgap" / "install.sh"
     done = subprocess.run(["/bin/sh", script], capture_output=True, text=True)

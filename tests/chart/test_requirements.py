@@ -77,11 +77,14 @@ REFUSED = [
         merged(SCALED, nested("triton.gpu.resourceName", "nvidia.com/mig-1g.10gb")),
         "change autoscaling.gpuSource",
     ),
-    (merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")), "change autoscaling.gpuSource"),
     (nested("triton.tls.enabled", True), "name triton.tls.existingSecret"),
     (
         nested("triton.tls", {"enabled": True, "existingSecret": "s", "certManager": CERT_MANAGER}),
         "triton.tls.existingSecret and triton.tls.certManager.enabled are both set",
+    ),
+    (
+        nested("triton.tls", {"enabled": True, "clientSecret": "c", "certManager": CERT_MANAGER}),
+        "triton.tls.clientSecret and triton.tls.certManager.enabled are both set",
     ),
     (
         nested("triton.tls", {"enabled": True, "certManager": {"enabled": True}}),
@@ -176,6 +179,7 @@ def test_every_rule_is_tested(said, rule: str) -> None:
     [
         merged(SCALED, nested("triton.image.release", "25.08"), nested("autoscaling.p95Ms", 9000)),
         nested("triton.latencyBucketsMs", [10, 20]),
+        merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")),
         nested("autoscaling.minReplicas", 99),
         nested("triton.resources", {"requests": {"cpu": 4}, "limits": {"cpu": "4000m"}}),
         nested(
@@ -186,7 +190,13 @@ def test_every_rule_is_tested(said, rule: str) -> None:
         merged(INGRESS_OF_NODES, nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])),
     ],
     ids=[
-        *("no histogram", "nobody reads the histogram", "no scaler", "as much as the limit"),
+        *(
+            "no histogram",
+            "nobody reads the histogram",
+            "slices of MIG's strategy single",
+            "no scaler",
+            "as much as the limit",
+        ),
         *("no limit", "no gateway", "an ingress controller that is no pod"),
     ],
 )
