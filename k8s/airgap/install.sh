@@ -176,6 +176,7 @@ check_cluster() {
   for pair in \
     'name: cpu=metrics.k8s.io=metrics-server, or gateway.autoscaling.enabled: false' \
     'name: wanwu_p95_ms=external.metrics.k8s.io=prometheus-adapter (k8s/prometheus-adapter)' \
+    'metric: {name: wanwu_gpu_utilization}=custom.metrics.k8s.io=prometheus-adapter (k8s/prometheus-adapter)' \
     'kind: ScaledObject=keda.sh=KEDA (k8s/keda)' \
     'kind: PodMonitor=monitoring.coreos.com=the Prometheus operator, or monitoring.enabled: false' \
     'kind: Certificate=cert-manager.io=cert-manager, or triton.tls.existingSecret' \

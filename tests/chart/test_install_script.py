@@ -238,6 +238,14 @@ def test_models_that_the_values_name_are_taken_as_they_are(
         (nested("triton.profile", "gpu"), "a node with a GPU resource"),
         (nested("triton.replica", 3), "values that the chart takes: see the message above"),
         (
+            {
+                "triton": {"profile": "gpu"},
+                "autoscaling": {"driver": "prometheus-adapter"},
+                "monitoring": {"enabled": True},
+            },
+            "the cluster has no API custom.metrics.k8s.io",
+        ),
+        (
             {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}},
             "KEDA (k8s/keda): the cluster has no API keda.sh",
         ),
