@@ -96,7 +96,7 @@ def test_further_settings_reach_it(render, monkeypatch) -> None:
     assert (settings.max_body_bytes, settings.rate) == (16000000, "9/second")
 
 
-def test_what_the_chart_sets_is_no_further_setting(render, refusal, monkeypatch) -> None:
+def test_what_the_chart_sets_is_no_further_setting(render, refusal) -> None:
     auth = {"jwt": {"jwksSecret": "corporate", "issuer": "i", "audience": "a"}}
     written = set(environment(gateway(render(in_gateway(auth=auth)))))
     written.add("WANWU_GATEWAY_AUTH")

@@ -64,14 +64,19 @@ spec:
       secret: {secretName: {{ quote . }}, defaultMode: 0440}
     {{- end }}
   {{- include "wanwu.spread" (list . "gateway") | nindent 2 }}
-  {{- with $g.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $g.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "wanwu.gateway.nodes" . | trim | nindent 2 }}
+{{- end -}}
+
+{{/* Where pods of the gateway's image run. */}}
+{{- define "wanwu.gateway.nodes" -}}
+{{- with .Values.gateway.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.gateway.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "wanwu.gateway.env" -}}
