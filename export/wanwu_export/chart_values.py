@@ -15,8 +15,8 @@ VALUES = "values.yaml"
 def write_chart_values(repository: Path, version: int, contract: Contract) -> None:
     """Write the values of what a repository serves, as `helm install -f` takes them.
 
-    The chart makes warm-up requests and TensorRT profiles of the sizes, and its pods compare the
-    manifest's hash with the repository they were given.
+    The chart makes warm-up requests and TensorRT profiles of the sizes, and refuses precisions that
+    its hardware cannot run. Its pods compare the manifest's hash with the repository they were given.
     """
     manifest = (repository / MANIFEST).read_bytes()
     lines = [
@@ -28,5 +28,6 @@ def write_chart_values(repository: Path, version: int, contract: Contract) -> No
         f'  manifestSha256: "{hashlib.sha256(manifest).hexdigest()}"',
         f"  image: {{height: {contract.image.height}, width: {contract.image.width}}}",
         f"  text: {{maxLength: {contract.text.max_length}}}",
+        f"  precision: {{image: {contract.precision.image}, text: {contract.precision.text}}}",
     ]
     (repository / VALUES).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -47,7 +47,8 @@ class DualTower:
     """Everything an export needs of a model.
 
     `scale` maps FP32 [N, 3, H, W] in 0..255 to what `image` reads, `image` maps that to [N, D];
-    `text` maps INT64 [N, L] to [N, D]. `original` is None where these towers are the original.
+    `text` maps INT64 [N, L] to [N, D], of ids from 0 to `vocabulary` - 1. `original` is None where
+    these towers are the original.
     `templates` and `weights` say how the model's label banks are described.
     """
 
@@ -58,6 +59,7 @@ class DualTower:
     embedding_dim: int
     image_geometry: Image
     text_spec: Text
+    vocabulary: int
     score: Score
     precision: Precision
     tokenizer: bytes
@@ -124,7 +126,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode PIXELS UINT8 [N, H, W, 3], RGB: EMBEDDING FP32 [N, D], FINGERPRINT [N, 1]."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        images = pixels.to(torch.float32).permute(0, 3, 1, 2)
         return _answer(self.tower(self.scale(images)), self.fingerprint)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wanwu_export.dual_tower import DualTower, ImageEncoder, TextEncoder
+from wanwu_export.graph_inputs import accept_any_ids, cast_pixels_first
 from wanwu_export.onnx_bank import OPSET
 
 #: A protobuf ends at 2 GiB, and is held twice in memory while it is written. From this many bytes
@@ -24,21 +25,25 @@ def write_image_encoder(tower: DualTower, path: Path) -> None:
     """Write the image tower's ONNX file."""
     geometry = tower.image_geometry
     example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
-    _write(ImageEncoder(tower).eval(), example, "PIXELS", {0: "batch"}, path)
+    model = _convert(ImageEncoder(tower).eval(), example, "PIXELS", {0: "batch"})
+    cast_pixels_first(model)
+    _write(model, path)
 
 
 def write_text_encoder(tower: DualTower, path: Path) -> None:
-    """Write the text tower's ONNX file; its length is fixed where the model's is."""
+    """Write the text tower's ONNX file, which reads ids of any values and any length."""
     spec = tower.text_spec
     fixed = spec.padding == "max_length"
     length = spec.max_length if fixed else min(12, spec.max_length)
     example = torch.full((2, length), spec.pad_id, dtype=torch.int64)
     example[:, 0] = 1
     axes = {0: "batch"} if fixed else {0: "batch", 1: "length"}
-    _write(TextEncoder(tower).eval(), example, "INPUT_IDS", axes, path)
+    model = _convert(TextEncoder(tower).eval(), example, "INPUT_IDS", axes)
+    accept_any_ids(model, spec, tower.vocabulary)
+    _write(model, path)
 
 
-def _write(module: nn.Module, example: Tensor, name: str, axes: dict[int, str], path: Path) -> None:
+def _convert(module: nn.Module, example: Tensor, name: str, axes: dict[int, str]) -> onnx_ir.Model:
     shapes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns of its own internals; the parity gate judges the result.
@@ -55,7 +60,10 @@ def _write(module: nn.Module, example: Tensor, name: str, axes: dict[int, str], 
             verbose=False,
         )
     assert program is not None  # noqa: S101 - dynamo=True always gives a program
-    model = program.model
+    return program.model
+
+
+def _write(model: onnx_ir.Model, path: Path) -> None:
     _drop_traces(model)
     save(model, path)
     onnx.checker.check_model(path, full_check=True)

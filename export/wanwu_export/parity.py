@@ -23,7 +23,9 @@ from wanwu.images import to_pixels
 from wanwu.rank import Floats, scores
 from wanwu.repository import Answers, Parity, TowerParity
 from wanwu.tokens import pad
+from wanwu_export.accelerators import check_accelerators
 from wanwu_export.dual_tower import DualTower, Original, Outputs
+from wanwu_export.parity_ids import check_any_ids
 from wanwu_export.parity_inputs import TEXTS, open_as_script, parity_pictures
 from wanwu_export.precision import write_rounded
 from wanwu_export.tower_path import TowerPath, tokenize_cut
@@ -107,18 +109,32 @@ class Gate:
 
     def check_image(self, path: Path, precision: str) -> TowerParity:
         """Compare an image tower's ONNX file with the original."""
+        check_accelerators(path, "image", precision)
         places = self._places(len(self._pictures), self._batches)
         inputs = [self._pixels[place] for place in places]
         return self._check("image", path, precision, inputs, places, self._pictures)
 
     def check_text(self, path: Path, precision: str) -> TowerParity:
         """Compare a text tower's ONNX file with the original."""
+        check_accelerators(path, "text", precision)
         # Alone too, so that a text is compared at its own length as well as padded.
         places = [np.array([place]) for place in range(len(self._rows))]
         places += self._places(len(self._rows), self._batches[1:])
         spec = self._tower.text_spec
         inputs = [pad([self._rows[row] for row in place], spec) for place in places]
-        return self._check("text", path, precision, inputs, places, self._kinds)
+        checked = self._check("text", path, precision, inputs, places, self._kinds)
+        self._check_any_ids(path)
+        return checked
+
+    def _check_any_ids(self, path: Path) -> None:
+        session, tower = _session(path, rounded=False), self._tower
+        check_any_ids(
+            lambda ids: session.run(None, {"INPUT_IDS": ids}),
+            self._rows[0],
+            tower.text_spec,
+            tower.vocabulary,
+            tower.fingerprint,
+        )
 
     def check_answers(self) -> Answers:
         """Compare the best label and the probabilities, from what the last checked files gave."""

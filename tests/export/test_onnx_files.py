@@ -126,14 +126,14 @@ def test_the_token_table_stays_in_bytes(paths):
     assert paths["text_encoder"].stat().st_size < 90_000_000
 
 
-def test_a_text_tower_of_a_fixed_length_reads_any_batch_of_that_length(make_tower, tmp_path):
+def test_a_text_tower_of_a_fixed_length_reads_any_batch_of_any_length(make_tower, tmp_path):
     tower = make_tower()
     spec = msgspec.structs.replace(tower.text_spec, padding="max_length")
     write_text_encoder(dataclasses.replace(tower, text_spec=spec), tmp_path / "model.onnx")
     graph = onnx.load(tmp_path / "model.onnx").graph
     _, (batch, length) = _declared(graph.input)["INPUT_IDS"]
     assert isinstance(batch, str), f"the batch axis is frozen at {batch}"
-    assert length == tower.text_spec.max_length
+    assert isinstance(length, str), f"the length axis is frozen at {length}"
 
 
 def test_large_weights_go_into_a_file_beside_the_model(repository, tmp_path, monkeypatch):

@@ -97,6 +97,7 @@ def tiny_tower(
         embedding_dim=WIDTH,
         image_geometry=IMAGE,
         text_spec=TEXT,
+        vocabulary=WORDS + 1,
         score=SCORE,
         precision=FP32,
         tokenizer=character_tokenizer("猫狗" + "".join(sorted(others))),

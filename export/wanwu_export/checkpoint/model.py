@@ -50,6 +50,7 @@ def load_checkpoint(checkpoint: Checkpoint, precision: Precision) -> DualTower:
         embedding_dim=_embedding_dim(text_tower, text.max_length),
         image_geometry=read_geometry(settings),
         text_spec=text,
+        vocabulary=config.text_config.vocab_size,
         score=_score(model),
         precision=precision,
         tokenizer=read_tokenizer(processor.tokenizer),

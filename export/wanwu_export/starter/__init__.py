@@ -74,6 +74,7 @@ def build_starter(
             resample="bicubic",
         ),
         text_spec=_TEXT,
+        vocabulary=encoder.table.shape[0],
         score=Score(kind="softmax", logit_scale=LOGIT_SCALE),
         precision=precision,
         tokenizer=tokenizer_json,

@@ -64,7 +64,8 @@ class SentenceEncoder(nn.Module):
         ngrams = [of_order(x, mask) for of_order, x in zip(self.ngrams, columns, strict=True)]
         features = torch.cat([tokens, *ngrams], dim=-1)
         features = self.project(self.norm(features)) * mask
-        mean = features.sum(1) * mask.sum(1).rsqrt()
+        # A row of padding alone has no token to divide by.
+        mean = features.sum(1) * mask.sum(1).clamp_min(1).rsqrt()
         first = functional.relu(self.hidden_0(mean))
         second = functional.relu(self.skip_1(mean) + self.hidden_1(first))
         third = functional.relu(self.hidden_2(second))
