@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-loadtest: $(INSTALLED) ## Test the load, its report, and the capacity plann
 
 test-slow: $(INSTALLED) ## Test every model family, version swaps, faults under load
 	$(BIN)/pytest tests/checkpoints tests/swaps tests/faults
+
+test-native: $(INSTALLED) ## Test serving, swaps and faults on Triton's onnxruntime backend (WANWU_TRITON_BACKENDS)
+	$(BIN)/pytest --profile cpu tests/serving tests/swaps tests/faults
 
 test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archive for no internet
 	$(BIN)/pytest tests/chart_live tests/airgap

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.serving import choose_profile, missing_backends, server_options
 from wanwu import Recognizer
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 
 if TYPE_CHECKING:
     from wanwu_export.dual_tower import DualTower
@@ -24,6 +25,28 @@ Need = Callable[[bool, str], None]
 # A shell starts what it puts into the background with Ctrl-C ignored, and the commands under test
 # would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that serve run on Triton's onnxruntime backend."""
+    parser.addoption(
+        "--profile",
+        choices=("embedded", "cpu", "gpu"),
+        default="embedded",
+        help="configs that the tests' Tritons serve by; cpu and gpu need WANWU_TRITON_BACKENDS",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the profile of this run."""
+    choose_profile(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of a profile whose backend is not here, with the reason."""
+    if reason := missing_backends():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +97,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, starter: DualTower) -> 
 def server(repository: Path, need: Need) -> Iterator[EmbeddedServer]:
     """A real Triton over the exported starter. Tests that change a server start their own."""
     need(importlib.util.find_spec("pytriton") is not None, "Triton: pip install 'wanwu[server]'")
-    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=free_port())
+    options = server_options(repository, grpc_port=free_port(), metrics_port=free_port())
     with EmbeddedServer(options) as running:
         yield running
 

@@ -31,6 +31,7 @@ def test_the_values_are_the_contracts(repository: Path) -> None:
         "manifestSha256": hashlib.sha256((repository / "manifest.json").read_bytes()).hexdigest(),
         "image": {"height": contract.image.height, "width": contract.image.width},
         "text": {"maxLength": contract.text.max_length},
+        "precision": {"image": "fp32", "text": "fp32"},
     }
 
 

@@ -19,6 +19,7 @@ import tritonclient.grpc as triton
 from dnslib import QTYPE, RR, A
 from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
+from support.serving import server_options
 from wanwu import Recognizer, ServerError
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.samples import cat_photo
@@ -28,7 +29,7 @@ WANWU = Path(sys.executable).with_name("wanwu")
 
 
 def options(repository: Path, port: int, host: str = "127.0.0.1") -> ServerOptions:
-    return ServerOptions(repository, host=host, grpc_port=port, metrics_port=None)
+    return server_options(repository, host=host, grpc_port=port, metrics_port=None)
 
 
 def kill(server: EmbeddedServer) -> None:

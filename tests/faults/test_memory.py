@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from support.serving import server_options
 from support.tiny import tiny_tower
 from wanwu import Recognizer
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.samples import cat_photo
 from wanwu_export.banks import built_in_plans
 from wanwu_export.publish import publish
@@ -44,7 +45,7 @@ def quick(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A Triton whose towers are so small that a stream of pictures takes a minute."""
     folder = tmp_path / "model_repository"
     publish(tiny_tower(), built_in_plans(), folder, step=lambda text: None)
-    with EmbeddedServer(ServerOptions(folder, grpc_port=free_port(), metrics_port=None)) as server:
+    with EmbeddedServer(server_options(folder, grpc_port=free_port(), metrics_port=None)) as server:
         yield server
 
 

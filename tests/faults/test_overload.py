@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from support.clones import with_queue
+from support.serving import server_options
 from wanwu import AsyncRecognizer, OverloadedError, Recognizer
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 
 QUEUE = 32
 TIMES, SECONDS = 5, 8.0
@@ -22,7 +23,7 @@ PICTURE = np.zeros((260, 260, 3), np.uint8)
 @pytest.fixture(scope="module")
 def small_queue(repository: Path, tmp_path_factory: pytest.TempPathFactory):
     folder = with_queue(repository, tmp_path_factory.mktemp("queue") / "model_repository", QUEUE)
-    with EmbeddedServer(ServerOptions(folder, grpc_port=free_port(), metrics_port=None)) as server:
+    with EmbeddedServer(server_options(folder, grpc_port=free_port(), metrics_port=None)) as server:
         yield server
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from support.serving import server_options
 from wanwu import AsyncRecognizer, Recognizer, ServerError, SetupError, Tls
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 
 KEY = "correct-horse"
 PROTOCOLS = "inference,health,metadata,statistics"
@@ -56,7 +57,7 @@ def secured(repository: Path, ours: Papers) -> Iterator[EmbeddedServer]:
     """A Triton that wants a certificate of ours, and a key."""
     cert, key = ours.server
     own_cert, own_key = ours.client
-    options = ServerOptions(
+    options = server_options(
         repository,
         host="localhost",
         grpc_port=free_port(),

@@ -11,7 +11,8 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from wanwu.embedded.server import ADMIN_KEY_NAME, EmbeddedServer, ServerOptions, free_port
+from support.serving import server_options
+from wanwu.embedded.server import ADMIN_KEY_NAME, EmbeddedServer, free_port
 
 ADMIN_CALLS = {
     "model-repository": lambda client, headers: client.load_model("label_bank", headers=headers),
@@ -40,13 +41,13 @@ def test_an_admin_call_with_the_key_is_answered(server: EmbeddedServer, call) ->
 
 
 def test_every_server_has_a_key_of_its_own(repository: Path) -> None:
-    keys = {EmbeddedServer(ServerOptions(repository)).admin_key for _ in range(3)}
+    keys = {EmbeddedServer(server_options(repository)).admin_key for _ in range(3)}
     assert len(keys) == 3
     assert all(len(key) >= 32 for key in keys)
 
 
 def test_http_needs_the_key_too(repository: Path) -> None:
-    options = ServerOptions(
+    options = server_options(
         repository, grpc_port=free_port(), http_port=free_port(), metrics_port=free_port()
     )
     with EmbeddedServer(options) as server:

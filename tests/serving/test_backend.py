@@ -1,4 +1,4 @@
-"""The Python backend of the embedded profile answers as Triton's onnxruntime backend would."""
+"""What the served models answer, by whichever backend runs them."""
 
 from __future__ import annotations
 
@@ -116,21 +116,29 @@ def test_a_tensor_of_the_wrong_kind_is_refused(client, model, name, array) -> No
         infer(client, model, name, array)
 
 
-def test_one_bad_request_does_not_fail_the_others_of_its_batch(
-    client: triton.InferenceServerClient,
+@pytest.mark.parametrize("id", [-1, 10**12])
+def test_a_bad_id_marks_its_own_row_and_fails_no_other_of_its_batch(
+    client: triton.InferenceServerClient, recognizer: Recognizer, id: int
 ) -> None:
     good = np.array([[1, 1473, 2]], dtype=np.int64)
-    bad = np.array([[1, 10**12, 2]], dtype=np.int64)  # no such token
+    bad = np.array([[1, id, 2]], dtype=np.int64)  # no such token
 
-    def encode(ids) -> bool:  # type: ignore[no-untyped-def]
-        try:
-            infer(client, "text_encoder", "INPUT_IDS", ids)
-        except InferenceServerException:
-            return False
-        return True
+    def fingerprint(ids) -> int:  # type: ignore[no-untyped-def]
+        return infer(client, "text_encoder", "INPUT_IDS", ids).as_numpy("FINGERPRINT").item()
 
+    expected = recognizer.contract().fingerprint
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(encode, [good, bad] * 40)) == [True, False] * 40
+        assert list(pool.map(fingerprint, [good, bad] * 40)) == [expected, 0] * 40
+
+
+@pytest.mark.parametrize("length", [0, 1, 128, 129, 20_000])
+def test_ids_of_any_length_are_answered(
+    client: triton.InferenceServerClient, recognizer: Recognizer, length: int
+) -> None:
+    answer = infer(client, "text_encoder", "INPUT_IDS", np.ones((2, length), np.int64))
+    expected = recognizer.contract().fingerprint if length <= 128 else 0
+    assert answer.as_numpy("FINGERPRINT").ravel().tolist() == [expected] * 2
+    assert np.isfinite(answer.as_numpy("EMBEDDING")).all()
 
 
 def test_only_the_outputs_asked_for_travel(client: triton.InferenceServerClient) -> None:

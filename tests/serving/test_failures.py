@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
+from support.serving import server_options
 from wanwu import Recognizer, ServerError
 from wanwu.doctor import Finding, examine
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.samples import cat_photo
 
 WANWU = Path(sys.executable).with_name("wanwu")
@@ -21,7 +22,7 @@ WANWU = Path(sys.executable).with_name("wanwu")
 @pytest.fixture
 def own_server(repository: Path) -> Iterator[EmbeddedServer]:
     """A Triton that a test may harm."""
-    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+    options = server_options(repository, grpc_port=free_port(), metrics_port=None)
     with EmbeddedServer(options) as server:
         yield server
 

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
+from support.serving import server_options
 from support.tiny import tiny_tower
 from wanwu import ModelError, Recognition, Recognizer, ServerError, SetupError
 from wanwu.embedded.admin import default_key_file
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.loading import find_admin_key, load_published
 from wanwu.repository import check_repository, newest_release
 
@@ -55,7 +56,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
 def server(exported: Path, need: Need) -> Iterator[EmbeddedServer]:
     """A Triton of this file's own over that repository, which the tests change."""
     need(importlib.util.find_spec("pytriton") is not None, "Triton: pip install 'wanwu[server]'")
-    options = ServerOptions(exported, grpc_port=free_port(), metrics_port=None)
+    options = server_options(exported, grpc_port=free_port(), metrics_port=None)
     with EmbeddedServer(options) as running:
         yield running
 

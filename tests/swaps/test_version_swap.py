@@ -15,8 +15,9 @@ import pytest
 import tritonclient.grpc as triton
 from torch import Tensor, nn
 
+from support.serving import server_options
 from wanwu import ModelError, Recognition, Recognizer
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.repository import Manifest, read_manifest, write_manifest
 from wanwu.samples import cat_photo, sample_photos
 from wanwu_export.banks import BankPlan, built_in_plans
@@ -73,7 +74,7 @@ def first_version(two_versions: Path, tmp_path: Path) -> Iterator[tuple[Embedded
     both = read_manifest(two_versions)
     assert both is not None
     write_manifest(folder, Manifest(releases={"1": both.releases["1"]}))
-    options = ServerOptions(folder, grpc_port=free_port(), metrics_port=None)
+    options = server_options(folder, grpc_port=free_port(), metrics_port=None)
     with EmbeddedServer(options) as server:
         yield server, folder
 

@@ -9,6 +9,7 @@ import typer
 
 from wanwu.cli.language import tell
 from wanwu.cli.options import ModelRepository
+from wanwu.embedded.profiles import BACKENDS_VARIABLE, Profile
 
 Port = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
 
@@ -35,6 +36,25 @@ def serve(
         Path | None,
         typer.Option(help="Where a new admin key is kept, readable by you alone. [in the cache]"),
     ] = None,
+    profile: Annotated[
+        Profile,
+        typer.Option(help="Configs to serve by: cpu and gpu are a cluster's."),
+    ] = "embedded",
+    backends: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=BACKENDS_VARIABLE,
+            help="Folder of Triton's backends, with onnxruntime in it; for cpu and gpu.",
+        ),
+    ] = None,
+    metrics_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics-config",
+            metavar="KEY=VALUE",
+            help="Option of Triton's metrics, such as summary_latencies=true; may be repeated.",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all of Triton's log.")] = False,
 ) -> None:
     """Serve an exported model with a real Triton on this machine, until Ctrl-C or SIGTERM.
@@ -59,6 +79,9 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port or None,
         verbose=verbose,
+        profile=profile,
+        backends=backends,
+        arguments=tuple(f"--metrics-config={option}" for option in metrics_config or ()),
     )
     check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):

@@ -29,6 +29,7 @@ from types import TracebackType
 
 from wanwu.channel import Address, Tls
 from wanwu.embedded import THREADS_VARIABLE
+from wanwu.embedded.profiles import Profile, check_backends
 from wanwu.errors import SetupError, WanwuError
 from wanwu.repository import check_repository
 from wanwu.transport import GrpcTransport
@@ -48,8 +49,9 @@ ADMIN_KEY_NAME = "wanwu-admin-key"
 class ServerOptions:
     """How to run the embedded Triton. Ports of None are not opened.
 
-    `arguments` are further ones of `tritonserver`, such as those of TLS. With these the server
-    may have to be asked otherwise whether it is ready: by `tls` and `api_key`.
+    `profile` names the configs that are served by; all but `embedded` need Triton's onnxruntime
+    backend in the folder `backends`. `arguments` are further ones of `tritonserver`, such as those
+    of TLS; the check for readiness then needs `tls` and `api_key`.
     """
 
     model_repository: Path
@@ -59,6 +61,8 @@ class ServerOptions:
     metrics_port: int | None = 8002
     ready_timeout_s: float = 120.0
     verbose: bool = False
+    profile: Profile = "embedded"
+    backends: Path | None = None
     admin_key: str | None = None
     arguments: tuple[str, ...] = ()
     tls: Tls | None = None
@@ -106,14 +110,16 @@ class EmbeddedServer:
         """Start Triton and wait until every model is ready."""
         check_platform()
         triton = triton_folder()
+        native = check_backends(self.options.profile, self.options.backends)
         check_repository(self.options.model_repository)
         check_ports(self.options)
         self._folder = tempfile.TemporaryDirectory(prefix="wanwu-triton-", dir=_plain_folder())
         try:
             folder = Path(self._folder.name)
-            environment = _environment(_make_interpreter(folder))
+            environment = _environment(None if native else _make_interpreter(folder))
+            backends = native or _link_backends(triton, folder)
             (folder / "models").symlink_to(self.options.model_repository.resolve())
-            self._start(triton, _link_backends(triton, folder), folder / "models", environment)
+            self._start(triton, backends, folder / "models", environment)
             self._wait_until_ready()
         except BaseException:
             self.stop()
@@ -178,7 +184,7 @@ class EmbeddedServer:
             f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
-            "--model-config-name=embedded",
+            f"--model-config-name={options.profile}",
             # Explicit control lets a new version be loaded while the old one serves.
             "--model-control-mode=explicit",
             "--load-model=*",
@@ -270,14 +276,22 @@ def triton_folder() -> Path:
     """Find the folder with the `tritonserver` that nvidia-pytriton carries.
 
     Raises:
-        SetupError: the package, or its support for this Python version, is missing.
+        SetupError: the package is missing.
     """
     found = importlib.util.find_spec("pytriton")
     if found is None or found.origin is None:
         raise SetupError(f"the package nvidia-pytriton is not installed; run: {INSTALL_SERVER}")
+    return Path(found.origin).parent / "tritonserver"
+
+
+def check_python_backend(folder: Path) -> None:
+    """Check that the Python backend of that Triton can run our models in this Python.
+
+    Raises:
+        SetupError: a package, or its support for this Python version, is missing.
+    """
     if importlib.util.find_spec("onnxruntime") is None:
         raise SetupError(f"the package onnxruntime is not installed; run: {INSTALL_SERVER}")
-    folder = Path(found.origin).parent / "tritonserver"
     stub = _stub(folder)
     if not stub.is_file():
         versions = sorted(path.name for path in stub.parent.parent.iterdir())
@@ -286,7 +300,6 @@ def triton_folder() -> Path:
             "make the environment with one of these"
         )
     _check_shared_python()
-    return folder
 
 
 def worth_showing(line: str) -> bool:
@@ -362,6 +375,7 @@ def _plain_folder() -> str | None:
 
 
 def _link_backends(triton: Path, folder: Path) -> Path:
+    check_python_backend(triton)
     backends = folder / "backends"
     python = backends / "python"
     python.mkdir(parents=True)
@@ -388,16 +402,17 @@ def _make_interpreter(folder: Path) -> Path:
     return interpreter / "bin"
 
 
-def _environment(interpreter: Path) -> dict[str, str]:
+def _environment(interpreter: Path | None) -> dict[str, str]:
     """Give Triton's stubs that interpreter, its shared library and their share of the cores."""
-    environment = dict(os.environ)
+    # The bound on onnxruntime's version keeps its telemetry out; this is for who overrides it.
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    if interpreter is None:  # no stub runs
+        return environment
     libraries = [str(sysconfig.get_config_var("LIBDIR")), environment.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
     environment["PATH"] = os.pathsep.join(
         [str(interpreter), environment.get("PATH", ""), os.defpath]
     )
-    # The bound on onnxruntime's version keeps its telemetry out; this is for who overrides it.
-    environment["ORT_DISABLE_TELEMETRY"] = "1"
     cores = len(os.sched_getaffinity(0))
     environment.setdefault(THREADS_VARIABLE, str(max(1, cores // INSTANCES)))
     return environment
