@@ -44,17 +44,6 @@ class Deadline:
             "They come from different exports; publish the towers and every bank together"
         )
 
-    def pause_s(self, what: str) -> float:
-        """Give the seconds to wait for a version swap to end.
-
-        Raises:
-            ModelError: the deadline has passed.
-        """
-        pause = self.backoff_s()
-        if pause is None:
-            raise self.disagreed(what)
-        return pause
-
     def backoff_s(self) -> float | None:
         """Give the seconds to wait before asking again; None when the deadline would pass."""
         # Jitter keeps clients that were refused together from coming back together.

@@ -30,11 +30,12 @@ from wanwu.bank import (
 )
 from wanwu.cache import FileCache
 from wanwu.calls import Alone, Compute, Infer, ListModels, Pause, Steps, Together
-from wanwu.channel import ModelMissingError, ShapeError
+from wanwu.channel import ModelMissingError
 from wanwu.contract import Contract, Image
 from wanwu.deadline import Deadline
 from wanwu.errors import (
     ImageError,
+    ModelError,
     OverloadedError,
     ServerError,
     WanwuError,
@@ -68,7 +69,15 @@ class _Batch:
 
 
 class _Stale(Exception):  # noqa: N818 - a signal between methods, never seen outside
-    """An answer came from another version than the contract in hand."""
+    """An answer came from another version than the contract in hand, or a tower refused.
+
+    `refusal` is a tower's own error: what the contract in hand says fits its own version, so the
+    tower may be another version's.
+    """
+
+    def __init__(self, what: str, refusal: ModelError | None = None) -> None:
+        super().__init__(what)
+        self.refusal = refusal
 
 
 class Session:
@@ -86,6 +95,8 @@ class Session:
         self._banks: dict[str, tuple[Bank, float]] = {}
         self._tokenizer: tuple[int, Any] | None = None
         self._encoded: Newest[tuple[int, object], LabelRows] = Newest(KEPT_LISTS)
+        #: Rows of lists that are not finished; one task at a time works on a list.
+        self._unfinished: Newest[tuple[int, str], list[Floats]] = Newest(KEPT_LISTS)
         self._combined: Newest[tuple[bytes, ...], Candidates] = Newest(KEPT_LISTS)
         self._failures: Newest[Hashable, tuple[float, Exception]] = Newest(KEPT_LISTS)
 
@@ -129,7 +140,7 @@ class Session:
         return (yield from self._settle(attempt, patient=patient))
 
     def embed_texts(self, texts: Sequence[str]) -> Steps[Floats]:
-        """Encode texts: FP32 [len(texts), D]."""
+        """Encode texts: FP32 [len(texts), D]; more than fit one request wait for a full queue."""
         groups = tuple((text,) for text in check_labels(texts))
 
         def attempt(deadline: Deadline) -> Steps[Floats]:
@@ -137,7 +148,7 @@ class Session:
             rows = yield from self._encode(groups, bank.contract, deadline)
             return rows.embeddings
 
-        return (yield from self._settle(attempt))
+        return (yield from self._settle(attempt, patient=len(groups) > TEXT_BATCH))
 
     def contract(self, bank: str | None) -> Steps[Contract]:
         """Fetch a bank's contract as the server has it now."""
@@ -164,15 +175,18 @@ class Session:
     ) -> Steps[T]:
         """Try until every part of an answer comes from one version, within one deadline."""
         deadline = Deadline(self.timeout_s)
-        disagreement = ""
+        last: _Stale | None = None
         while True:
             try:
                 return (yield from attempt(deadline))
             except _Stale as stale:
-                disagreement = str(stale)
+                last = stale
                 # Ask for every contract again; a bank whose contract is unchanged is kept.
                 self._banks = {key: (bank, -math.inf) for key, (bank, _) in self._banks.items()}
-                yield Pause(deadline.pause_s(disagreement))
+                pause = deadline.backoff_s()
+                if pause is None:
+                    raise _why(stale, deadline) from stale
+                yield Pause(pause)
             except OverloadedError:
                 pause = deadline.backoff_s() if patient else None
                 if pause is None:
@@ -180,8 +194,8 @@ class Session:
                 yield Pause(pause)
             except ServerError as error:
                 # The time ran out in the last attempt: the disagreement is why, not the server.
-                if disagreement and deadline.passed:
-                    raise deadline.disagreed(disagreement) from error
+                if last is not None and deadline.passed:
+                    raise _why(last, deadline) from error
                 raise
 
     def _candidates(self, asked: Question, deadline: Deadline) -> Steps[Candidates]:
@@ -288,33 +302,38 @@ class Session:
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         embeddings = self._cache.read_texts(contract, digest, len(texts))
         if embeddings is None:
-            embeddings = yield from self._embed_texts(texts, contract, deadline)
+            done = self._unfinished.get((contract.fingerprint, digest)) or []
+            self._unfinished.put((contract.fingerprint, digest), done)
+            yield from self._embed_texts(texts, contract, deadline, done)
+            embeddings = np.concatenate(done)
+            done.clear()
             self._cache.write_texts(contract, digest, embeddings)
         ends = np.cumsum([len(group) for group in groups])
         means = np.add.reduceat(embeddings, np.concatenate([[0], ends[:-1]]), axis=0)
         return self._encoded.put(key, LabelRows(normalise(means)))
 
     def _embed_texts(
-        self, texts: Sequence[str], contract: Contract, deadline: Deadline
-    ) -> Steps[Floats]:
+        self, texts: Sequence[str], contract: Contract, deadline: Deadline, done: list[Floats]
+    ) -> Steps[None]:
+        """Add the rows of texts to those that are done, which an attempt before may have left."""
         tokenizer = yield from self._tokenizer_of(contract, deadline)
         rows = yield Compute(lambda: tokenize(tokenizer, texts, contract.text))
-        for doubt in doubts(tokenizer, texts, rows):
-            warnings.warn(doubt, stacklevel=2)
-        parts: list[Floats] = []
-        for some in _slices(len(rows), TEXT_BATCH * TEXT_REQUESTS):
+        if not done:
+            for doubt in doubts(tokenizer, texts, rows):
+                warnings.warn(doubt, stacklevel=2)
+        left = rows[sum(map(len, done)) :]
+        for some in _slices(len(left), TEXT_BATCH * TEXT_REQUESTS):
             calls = [
                 Infer(
                     "text_encoder",
-                    {"INPUT_IDS": pad(rows[some][batch], contract.text)},
+                    {"INPUT_IDS": pad(left[some][batch], contract.text)},
                     _OUTPUTS,
                     deadline.left_s(),
                 )
-                for batch in _slices(len(rows[some]), TEXT_BATCH)
+                for batch in _slices(len(left[some]), TEXT_BATCH)
             ]
-            parts += yield from _embeddings(Together(calls), contract)
+            done += yield from _embeddings(Together(calls), contract)
             deadline.restart()  # after each round: a long list is encoded once and then kept
-        return np.concatenate(parts)
 
     def _tokenizer_of(self, contract: Contract, deadline: Deadline) -> Steps[Any]:
         if self._tokenizer is None or self._tokenizer[0] != contract.fingerprint:
@@ -352,13 +371,17 @@ class Session:
 _OUTPUTS = ("EMBEDDING", "FINGERPRINT")
 
 
+def _why(stale: _Stale, deadline: Deadline) -> ModelError:
+    """Return the error of an answer that never came: the tower's own, or a disagreement."""
+    return stale.refusal or deadline.disagreed(str(stale))
+
+
 def _embeddings(call: Together, contract: Contract) -> Steps[list[Floats]]:
     """Give a tower's answers, which must be of the contract's export."""
     try:
         answers = yield call
-    except ShapeError as error:
-        # What the contract in hand asks for fits its own version, so this is another one.
-        raise _Stale(str(error)) from error
+    except ModelError as error:
+        raise _Stale(str(error), error) from error
     for infer, outputs in zip(call.calls, answers, strict=True):
         fingerprints = np.unique(outputs["FINGERPRINT"]).tolist()
         if fingerprints != [contract.fingerprint]:

@@ -15,8 +15,8 @@ VALUES = "values.yaml"
 def write_chart_values(repository: Path, version: int, contract: Contract) -> None:
     """Write the values of what a repository serves, as `helm install -f` takes them.
 
-    The chart makes warm-up requests and TensorRT profiles of the sizes, and refuses precisions that
-    its hardware cannot run. Its pods compare the manifest's hash with the repository they were given.
+    The chart makes warm-up requests and TensorRT profiles of the sizes, and refuses a precision
+    that its hardware cannot run. Its pods compare the manifest's hash with the repository's.
     """
     manifest = (repository / MANIFEST).read_bytes()
     lines = [

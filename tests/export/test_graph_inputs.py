@@ -132,3 +132,12 @@ def test_dynamic_int8_is_for_cpu_nodes_alone(make_tower, tmp_path):
     check_accelerators(tmp_path / "int8.onnx", "image", "int8")
     with pytest.raises(ModelError, match="is a DynamicQuantizeLinear, which it does not have"):
         check_accelerators(tmp_path / "int8.onnx", "image", "fp16")
+
+
+def test_the_gate_refuses_a_good_row_without_a_direction(tower, run):
+    def spoiled(ids):
+        embeddings, fingerprints = run(ids)
+        return np.where((fingerprints == 0).any(), np.nan, embeddings), fingerprints
+
+    with pytest.raises(ModelError, match="with id -1 beside good ones it answers NaN"):
+        check_any_ids(spoiled, [1, 2], tower.text_spec, tower.vocabulary, tower.fingerprint)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
@@ -62,9 +63,20 @@ def character_tokenizer(characters: str) -> bytes:
 
 
 def tiny_tower(
-    seed: int = 0, *, image_end: nn.Module | None = None, text_end: nn.Module | None = None
+    seed: int = 0,
+    *,
+    image_end: nn.Module | None = None,
+    text_end: nn.Module | None = None,
+    side: int = SIDE,
+    width: int = WIDTH,
+    words: int = WORDS,
+    longest: int = TEXT.max_length,
+    precision: Precision = FP32,
 ) -> DualTower:
-    """Make a real dual tower of random weights, with a last layer of the caller's."""
+    """Make a real dual tower of random weights and of any sizes, with a last layer of the caller's.
+
+    `words` is the size of the vocabulary, and the id of the padding.
+    """
     import torch
     from torch import nn
 
@@ -80,11 +92,11 @@ def tiny_tower(
     image = nn.Sequential(
         nn.Conv2d(3, 4, 4, stride=4),
         nn.Flatten(),
-        nn.Linear(4 * (SIDE // 4) ** 2, WIDTH),
+        nn.Linear(4 * (side // 4) ** 2, width),
         image_end or nn.Identity(),
     )
     text = nn.Sequential(
-        nn.Embedding(WORDS + 1, WIDTH, padding_idx=WORDS),
+        nn.Embedding(words + 1, width, padding_idx=words),
         SumOfWords(),
         text_end or nn.Identity(),
     )
@@ -94,12 +106,12 @@ def tiny_tower(
         scale=Scale(1 / 255, [0.5] * 3, [0.5] * 3),
         image=image.eval(),
         text=text.eval(),
-        embedding_dim=WIDTH,
-        image_geometry=IMAGE,
-        text_spec=TEXT,
-        vocabulary=WORDS + 1,
+        embedding_dim=width,
+        image_geometry=msgspec.structs.replace(IMAGE, height=side, width=side),
+        text_spec=msgspec.structs.replace(TEXT, max_length=longest, pad_id=words),
+        vocabulary=words + 1,
         score=SCORE,
-        precision=FP32,
+        precision=precision,
         tokenizer=character_tokenizer("猫狗" + "".join(sorted(others))),
         sources={"made by": "tests/support/tiny.py"},
         templates="bare",
