@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,51 @@ def test_one_call_is_refused_with_the_way_on(small_queue) -> None:
         assert isinstance(error, OverloadedError)
         assert "is overloaded, its queue is full" in str(error)
         assert "try later" in str(error)
+
+
+TEXT_QUEUE = 4
+
+
+@pytest.fixture(scope="module")
+def small_text_queue(repository: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("texts") / "model_repository"
+    with_queue(repository, folder, TEXT_QUEUE, "text_encoder")
+    with EmbeddedServer(server_options(folder, grpc_port=free_port(), metrics_port=None)) as server:
+        yield server
+
+
+def long_labels(caller: int, count: int = 256) -> list[str]:
+    """Labels that no other caller has, and that take the tower a while."""
+    return [f"第{caller}位来客在第{number}天看到的红色汽车和白色小狗" for number in range(count)]
+
+
+def test_label_lists_that_overload_the_text_tower_are_refused_at_once(small_text_queue) -> None:
+    async def ask(recognizer: AsyncRecognizer, caller: int) -> tuple[bool, float]:
+        started = time.monotonic()
+        try:
+            await recognizer.recognize(PICTURE, labels=long_labels(caller))
+        except OverloadedError:
+            return False, time.monotonic() - started
+        return True, time.monotonic() - started
+
+    async def go() -> list[tuple[bool, float]]:
+        async with AsyncRecognizer(small_text_queue.url, timeout_s=60, cache=False) as recognizer:
+            await recognizer.recognize(PICTURE, labels=["猫", "狗"])
+            return await asyncio.gather(*(ask(recognizer, caller) for caller in range(40)))
+
+    answers = asyncio.run(go())
+    refused = [seconds for answered, seconds in answers if not answered]
+    answered = [seconds for answered, seconds in answers if answered]
+    assert len(refused) > len(answered) > 0
+    assert max(refused) < max(answered)
+
+
+def test_bulk_callers_wait_for_a_full_text_queue_and_lose_nothing(small_text_queue) -> None:
+    def bulk(caller: int) -> list[object]:
+        with Recognizer(small_text_queue.url, timeout_s=60, cache=False) as recognizer:
+            assert len(recognizer.embed_texts(long_labels(100 + caller))) == 256
+            answers = recognizer.recognize_many([PICTURE] * 2, labels=long_labels(caller))
+            return [answer.error for answer in answers]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(bulk, range(8))) == [[None, None]] * 8
