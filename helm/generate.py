@@ -1,6 +1,7 @@
 """Writes the chart's README.md and values.schema.json from values.yaml, its manual.
 
-And the list of its keys for `wanwu plan`, which reads values files where there is no chart.
+And the list of its keys for `wanwu plan`, which reads values files where there is no chart; and the
+model repository's configs for CPU and GPU nodes, which `static_configs` renders by helm.
 
 A comment that begins with "# -- " describes the key below it. In it "One of: a, b." is an
 enumeration, and "1 to 9" in its first line the bounds of a number.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from static_configs import static_configs
 from value_types import PATTERNS, TYPES
 
 CHART = Path(__file__).parent / "wanwu"
@@ -109,7 +111,8 @@ def _closed() -> dict[str, Any]:
 def _leaf(key: str, value: Value) -> dict[str, Any]:
     described: dict[str, Any] = {"description": value.comment, **_type(key, value)}
     if choices := re.search(r"One of: ([^.]+)\.", value.comment):
-        described["enum"] = [each.strip() for each in choices[1].split(",")]
+        unknown = [""] if value.default == "" else []
+        described["enum"] = [*unknown, *(each.strip() for each in choices[1].split(","))]
     if key in PATTERNS:
         pattern = PATTERNS[key]
         described["pattern"] = f"^{pattern}$" if value.default else f"^({pattern})?$"
@@ -151,6 +154,7 @@ def outputs() -> dict[Path, str]:
         CHART / "values.schema.json": schema,
         CHART / "README.md": readme_of(values),
         KEYS: "".join(f"{each.path}\n" for each in values),
+        **static_configs(CHART),
     }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chart.rendering import (
     CHART,
@@ -109,6 +112,23 @@ def test_the_doctor_fails_without_triton(render, tmp_path: Path) -> None:
     assert "FAIL" in done.stdout
 
 
+@pytest.fixture
+def notes(need, tmp_path: Path) -> Callable[[dict], str]:
+    """Return the notes that helm shows after an install with some values."""
+    helm = shutil.which("helm")
+    need(helm is not None, "helm")
+
+    def shown(values: dict) -> str:
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(merged(NEEDED, values)))
+        command = [str(helm), "install", "w", str(CHART), "--dry-run=client", f"--values={file}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:")[2]
+
+    return shown
+
+
 OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
 
 
@@ -124,6 +144,19 @@ OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
             "gateway.auth.enabled is false",
         ),
         (nested("networkPolicy.enabled", False), "networkPolicy.enabled is false"),
+        (nested("triton.tensorrt.enabled", True), "builds TensorRT engines for minutes"),
+        (
+            nested("model", {"name": "m", "precision": {"image": "fp16"}}),
+            "serves m in namespace default, images in fp16 and texts in ?.",
+        ),
+        (nested("model.precision.image", "fp32"), "takes twice the memory of fp16"),
+        *(
+            (
+                {"triton": {"profile": "cpu"}, **nested(f"model.precision.{tower}", "fp16")},
+                f"model.precision.{tower} is fp16: CPUs compute it in FP32, slower than int8.",
+            )
+            for tower in ("image", "text")
+        ),
         (
             {
                 "triton": {"image": {"release": "25.08"}},
@@ -169,16 +202,18 @@ OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
         ),
     ],
 )
-def test_the_notes_give_the_next_command_and_what_to_know(need, tmp_path, values, said) -> None:
-    import shutil
+def test_the_notes_give_the_next_command_and_what_to_know(notes, values, said) -> None:
+    found = notes(values)
+    assert said in found
+    assert "helm -n default test w" in found
 
-    import yaml
 
-    helm = shutil.which("helm")
-    need(helm is not None, "helm")
-    file = tmp_path / "values.yaml"
-    file.write_text(yaml.safe_dump(merged(NEEDED, values)))
-    command = [str(helm), "install", "w", str(CHART), "--dry-run=client", f"--values={file}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert said in done.stdout.partition("NOTES:")[2], done.stderr
-    assert "helm -n default test w" in done.stdout
+@pytest.mark.parametrize(
+    ("profile", "precision"), [("cpu", "fp32"), ("gpu", "fp16"), ("cpu", "int8"), ("gpu", "")]
+)
+def test_the_notes_have_nothing_to_say_to_the_precision_of_a_profile(
+    notes, profile, precision
+) -> None:
+    model = {"image": {"height": 8, "width": 8}, "precision": {"image": precision}}
+    quiet = nested("networkPolicy.gatewayFrom", [{"a": "b"}])
+    assert "Note:" not in notes({"triton": {"profile": profile}, "model": model, **quiet})

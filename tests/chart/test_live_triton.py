@@ -5,6 +5,7 @@ Its Python backend stands in for onnxruntime's, which PyPI's Triton lacks; the r
 
 from __future__ import annotations
 
+import queue
 import re
 import shutil
 import urllib.error
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
@@ -30,7 +32,12 @@ def objects(render, model) -> list[dict]:
         "profile": "cpu",
         "image": {"release": "24.10"},
         "resources": {"limits": {"cpu": 2}},
-        "batching": {"maxBatchSize": 16, "queueDelayUs": 2500, "maxQueueSize": 99},
+        "batching": {
+            "maxBatchSize": 16,
+            "queueDelayUs": 2500,
+            "maxQueueSize": 99,
+            "text": {"maxQueueSize": 5},
+        },
         "security": {"inferenceKey": True},
         "exitTimeoutSeconds": 10,
     }
@@ -136,6 +143,21 @@ def test_triton_batches_as_the_values_say(serving: ChartServer) -> None:
     assert found.dynamic_batching.default_queue_policy.max_queue_size == 99
     assert [each.batch_size for each in found.model_warmup] == [1, 16]
     client.close()
+
+
+def test_a_full_queue_of_texts_refuses_at_once_and_answers_again(serving: ChartServer) -> None:
+    headers = {"triton-grpc-protocol-wanwu-api-key": serving.options.api_key}
+    ids = triton_grpc.InferInput("INPUT_IDS", [64, 64], "INT64")
+    ids.set_data_from_numpy(np.ones((64, 64), np.int64))
+    call = {"model_name": "text_encoder", "inputs": [ids], "headers": headers}
+    ended: queue.Queue[Exception | None] = queue.Queue()
+    with triton_grpc.InferenceServerClient(serving.url) as client:
+        for _ in range(40):
+            client.async_infer(**call, callback=lambda result, error: ended.put(error))
+        refused = [str(error) for _ in range(40) if (error := ended.get(timeout=60))]
+        assert 0 < len(refused) < 40
+        assert all("Exceeds maximum queue size" in each for each in refused)
+        assert client.infer(**call).as_numpy("EMBEDDING").any()
 
 
 def test_nobody_calls_without_the_key(serving: ChartServer) -> None:

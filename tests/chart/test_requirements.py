@@ -18,6 +18,7 @@ SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
 JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
 URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
 CERT_MANAGER = {"enabled": True, "issuerRef": {"name": "corporate"}}
+TENSORRT = {"tensorrt": {"enabled": True}}
 IMAGE_VOLUME = {"repository": {"source": "image", "image": {"repository": "m", "tag": "1"}}}
 
 #: Values, and what the message says first. They are rendered for Kubernetes 1.32.
@@ -54,7 +55,35 @@ REFUSED = [
     (nested("triton.preStopSeconds", 30), "triton.terminationGracePeriodSeconds is 60"),
     (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 60"),
     (nested("triton.exitTimeoutSeconds", 9), "triton.exitTimeoutSeconds is 9"),
-    (nested("triton.instances.image", 1), "triton.instances.image is 1, and with a limit"),
+    (
+        nested("triton.instances.image", 1),
+        "or triton.batching.maxQueueSize and triton.batching.queueTimeoutUs to 0",
+    ),
+    (
+        nested("triton.instances.text", 1),
+        "or triton.batching.text.maxQueueSize and triton.batching.queueTimeoutUs to 0",
+    ),
+    (
+        nested("triton", {"instances": {"text": 1}, "batching": {"text": {"maxQueueSize": 0}}}),
+        "triton.instances.text is 1, and with a limit",
+    ),
+    (
+        nested("triton", {"instances": {"image": 1}, "batching": {"queueTimeoutUs": 0}}),
+        "triton.instances.image is 1, and with a limit",
+    ),
+    (nested("triton.engineCache.claimName", "a"), "so nothing would be kept there"),
+    (
+        {"triton": {"profile": "cpu", "engineCache": {"claimName": "a"}, **TENSORRT}},
+        "so nothing would be kept there",
+    ),
+    *(
+        (
+            nested(f"model.precision.{tower}", "int8"),
+            f"model.precision.{tower} is int8 and triton.profile is gpu: neither CUDA nor TensorRT "
+            "has all of its operators; export again with --precision fp16, or set triton.profile",
+        )
+        for tower in ("image", "text")
+    ),
     (
         {"triton": {"batching": {"maxBatchSize": 3}}},
         "triton.batching.maxBatchSize is 3: the client sends four",
@@ -182,10 +211,18 @@ def test_every_rule_is_tested(said, rule: str) -> None:
         merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")),
         nested("autoscaling.minReplicas", 99),
         nested("triton.resources", {"requests": {"cpu": 4}, "limits": {"cpu": "4000m"}}),
-        nested(
-            "triton",
-            {"instances": {"image": 1}, "batching": {"maxQueueSize": 0, "queueTimeoutUs": 0}},
+        *(
+            nested(
+                "triton",
+                {"instances": {tower: 1}, "batching": {**queue, "queueTimeoutUs": 0}},
+            )
+            for tower, queue in (
+                ("image", {"maxQueueSize": 0}),
+                ("text", {"text": {"maxQueueSize": 0}}),
+            )
         ),
+        {"triton": {"profile": "cpu"}, "model": {"precision": {"image": "int8", "text": "int8"}}},
+        nested("triton", {"engineCache": {"claimName": "a"}, **TENSORRT}),
         nested("gateway", {"enabled": False, "resources": {"requests": {"cpu": 64}}}),
         merged(INGRESS_OF_NODES, nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])),
     ],
@@ -197,7 +234,8 @@ def test_every_rule_is_tested(said, rule: str) -> None:
             "no scaler",
             "as much as the limit",
         ),
-        *("no limit", "no gateway", "an ingress controller that is no pod"),
+        *("no limit", "no limit of texts", "int8 on CPUs", "engines of TensorRT"),
+        *("no gateway", "an ingress controller that is no pod"),
     ],
 )
 def test_a_rule_holds_only_where_its_subject_is(render, values) -> None:

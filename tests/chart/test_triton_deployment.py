@@ -93,7 +93,8 @@ def test_shared_memory_is_a_volume_of_memory(render) -> None:
 def test_engines_are_kept_in_the_pod_or_in_a_claim(render) -> None:
     objects = render(nested("triton.cacheSize", "3Gi"))
     assert volume(objects, "cache")["emptyDir"] == {"sizeLimit": "3Gi"}
-    objects = render(nested("triton.engineCache.claimName", "engines"))
+    claim = {"engineCache": {"claimName": "engines"}, "tensorrt": {"enabled": True}}
+    objects = render(nested("triton", claim))
     assert volume(objects, "cache")["persistentVolumeClaim"] == {"claimName": "engines"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,9 +54,24 @@ def leaves(tree: dict, stop: set[str], prefix: str = "") -> set[str]:
     return found
 
 
-def test_readme_and_schema_are_not_out_of_date(generate) -> None:
+def test_what_is_generated_is_not_out_of_date(need, generate) -> None:
+    need(shutil.which("helm") is not None, "helm")
     for path, text in generate.outputs().items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run make chart-docs"
+
+
+def test_without_helm_nothing_is_generated_and_helm_is_named(tmp_path) -> None:
+    command = [sys.executable, ROOT / "helm" / "generate.py", "--check"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no helm on the PATH" in done.stderr
+
+
+def test_a_text_that_may_be_empty_is_one_of_the_choices(generate) -> None:
+    text = 'a:\n  # -- B. One of: x, y.\n  b: ""\n  # -- C. One of: x, y.\n  c: x\n'
+    found = generate.schema_of(generate.read_values(text))["properties"]["a"]["properties"]
+    assert [found[key]["enum"] for key in "bc"] == [["", "x", "y"], ["x", "y"]]
 
 
 def test_every_value_is_documented_once(generate) -> None:
@@ -89,6 +105,7 @@ PARTS = [
             "enabled": True, "mutual": True, "existingSecret": "s", "clientSecret": "c",
         }),
         nested("repository", {"source": "image", "image": {"repository": "m", "tag": "1"}}),
+        nested("triton", {"tensorrt": {"enabled": True}, "engineCache": {"claimName": "e"}}),
         merged(
             nested("gateway.service.type", "LoadBalancer"),
             nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"]),
@@ -202,6 +219,9 @@ def test_every_value_that_a_template_names_exists() -> None:
         (nested("model.fingerprint", 1234), "fingerprint"),
         (nested("triton.batching.maxBatchSize", 128), "maxBatchSize"),
         (nested("triton.replicas", -1), "replicas"),
+        (nested("triton.instances.text", 0), "instances"),
+        (nested("triton.tensorrt.precision", "FP16"), "precision"),
+        (nested("model.precision.image", "FP16"), "precision"),
         (nested("autoscaling.gpuUtilization", 70), "gpuUtilization"),
         (nested("autoscaling.driver", "hpa"), "driver"),
         (nested("gateway.audit.mode", "off"), "mode"),

@@ -1,4 +1,4 @@
-"""The hand-written configs: what Triton reads, in every profile."""
+"""The static configs: what Triton reads, in every profile."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ every_tower = pytest.mark.parametrize(
 every_profile = pytest.mark.parametrize("profile", PROFILES)
 
 
-def test_each_model_has_all_four_profiles_and_no_other_config():
-    expected = {REPOSITORY / model / file for model in MODELS for file, _ in PROFILES.values()}
-    checked_in = (REPOSITORY / model for model in MODELS)
-    assert {path for model in checked_in for path in model.rglob("*.pbtxt")} == expected
+@pytest.mark.parametrize("model", MODELS)
+def test_each_model_has_all_four_profiles_and_triton_parses_every_config(model):
+    folder = REPOSITORY / model
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.pbtxt")}
+    assert {file for file, _ in PROFILES.values()} <= set(found)
+    for path in found.values():
+        text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
 
 
 @every_config
@@ -87,9 +90,9 @@ def test_a_tower_batches(model, profile):
     assert config(model, profile).HasField("dynamic_batching")
 
 
-@every_profile
-def test_pictures_are_refused_when_their_queue_is_full(profile):
-    policy = config("image_encoder", profile).dynamic_batching.default_queue_policy
+@every_tower
+def test_requests_are_refused_when_their_queue_is_full(model, profile):
+    policy = config(model, profile).dynamic_batching.default_queue_policy
     assert policy.max_queue_size > 0  # 0 is a queue without end
     assert policy.timeout_action == ModelQueuePolicy.REJECT
     assert policy.default_timeout_microseconds > 0
@@ -105,11 +108,36 @@ def test_a_single_instance_has_a_queue_without_limit(model, profile):
     assert not limited or min(counts) >= 2
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_embedded_profile_batches_and_runs_as_cpu_nodes_do(model):
+    embedded, cpu = config(model, "embedded"), config(model, "cpu")
+    assert embedded.max_batch_size == cpu.max_batch_size
+    assert embedded.dynamic_batching == cpu.dynamic_batching
+    assert list(embedded.instance_group) == list(cpu.instance_group)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_default_profile_batches_and_counts_as_gpu_nodes_do(model):
+    default, gpu = config(model, "default"), config(model, "gpu")
+    assert default.max_batch_size == gpu.max_batch_size
+    assert default.dynamic_batching == gpu.dynamic_batching
+    counts = [[group.count for group in found.instance_group] for found in (default, gpu)]
+    assert counts[0] == counts[1]
+
+
 @every_profile
 def test_a_bank_does_not_batch(profile):
     found = config("label_bank", profile)
     assert found.max_batch_size == 0
     assert not found.HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize("profile", ["default", "cpu", "gpu"])
+def test_a_bank_has_one_thread(profile):
+    # onnxruntime starts one for each core of the host where no number is set.
+    found = config("label_bank", profile).parameters
+    for name in ("intra_op_thread_count", "inter_op_thread_count"):
+        assert found[name].string_value == "1"
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -125,13 +153,12 @@ def test_the_gpu_profile_runs_towers_on_gpus(model):
     assert kinds == {ModelInstanceGroup.KIND_GPU}
 
 
-@pytest.mark.parametrize(
-    ("model", "accelerators"), [("image_encoder", ["tensorrt"]), ("text_encoder", [])]
-)
-def test_only_the_image_tower_runs_in_tensorrt(model, accelerators):
-    # fp16 overflows in a text tower's LayerNorm; see the config.
-    wanted = config(model, "gpu").optimization.execution_accelerators.gpu_execution_accelerator
-    assert [accelerator.name for accelerator in wanted] == accelerators
+@pytest.mark.parametrize("model", TOWERS)
+def test_the_gpu_profile_runs_by_cuda_without_a_search_for_each_shape(model):
+    found = config(model, "gpu")
+    # TensorRT is the chart's to turn on: its engines depend on the model's shapes.
+    assert not found.optimization.execution_accelerators.gpu_execution_accelerator
+    assert found.parameters["cudnn_conv_algo_search"].string_value == "1"
 
 
 @pytest.mark.parametrize("model", MODELS)

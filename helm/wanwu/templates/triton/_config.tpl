@@ -17,6 +17,7 @@
 {{- $threads := max 1 (div (ternary $cores (div $cores 2) $image) (max 1 $instances)) -}}
 {{- /* The client sends texts by 64. */ -}}
 {{- $batch := ternary (include "wanwu.batch.largest" $root | int) 64 $image -}}
+{{- $queue := ternary .batching.maxQueueSize .batching.text.maxQueueSize $image -}}
 backend: "onnxruntime"
 max_batch_size: {{ $batch }}
 dynamic_batching {
@@ -26,14 +27,14 @@ dynamic_batching {
 {{- end }}
 {{- end }}
   max_queue_delay_microseconds: {{ int64 .batching.queueDelayUs }}
-{{- if $image }}
+  # A full queue answers at once instead of letting every caller wait.
   default_queue_policy {
-    max_queue_size: {{ int64 .batching.maxQueueSize }}
+    max_queue_size: {{ int64 $queue }}
     timeout_action: REJECT
     default_timeout_microseconds: {{ int64 .batching.queueTimeoutUs }}
   }
-{{- end }}
 }
+# With a limit on its queue Triton leaves a single instance idle for half a second when requests meet.
 instance_group [ { kind: {{ ternary "KIND_GPU" "KIND_CPU" $gpu }} count: {{ $instances }} } ]
 {{- if $cores }}
 # Without a number onnxruntime starts a thread for each core of the host, not of the limit.
@@ -60,9 +61,12 @@ model_metrics {
 {{- end }}
 {{- end -}}
 
-{{/* CUDA's memory. The same keys of an accelerator named cuda would be overwritten by the defaults of
-     these parameters: onnxruntime.cc reads them last. */}}
+{{/* CUDA. The same keys of an accelerator named cuda would be overwritten by the defaults of these
+     parameters: onnxruntime.cc reads them last. */}}
 {{- define "wanwu.config.cuda" }}
+# By default each new shape, such as a batch of another size, is searched for its fastest
+# convolutions; 1 is HEURISTIC.
+parameters { key: "cudnn_conv_algo_search" value: { string_value: "1" } }
 # By default the arena doubles when it grows, and never shrinks; 1 is kSameAsRequested.
 parameters { key: "arena_extend_strategy" value: { string_value: "1" } }
 {{- with .Values.triton.gpu.memLimitBytes }}
@@ -70,7 +74,10 @@ parameters { key: "gpu_mem_limit" value: { string_value: "{{ int64 . }}" } }
 {{- end }}
 {{- end -}}
 
-{{/* TensorRT, which leaves to CUDA what it cannot run: (list . largestBatch). */}}
+{{/* TensorRT, which leaves to CUDA what it cannot run: (list . largestBatch). It computes in the
+     precision of the file: its FP16 flag is gone since 11, and would in 10 override the FP32 LayerNorm
+     that the export has checked. PIXELS is the only input of the graph and feeds one Cast, so its
+     shapes are those of every engine's input. */}}
 {{- define "wanwu.config.tensorrt" -}}
 {{- $root := first . -}}{{- $size := $root.Values.model.image -}}{{- $batch := last . -}}
 {{- with $root.Values.triton }}
@@ -78,7 +85,6 @@ optimization {
   execution_accelerators {
     gpu_execution_accelerator: [ {
       name: "tensorrt"
-      parameters { key: "precision_mode" value: {{ .tensorrt.precision | quote }} }
       parameters { key: "trt_builder_optimization_level" value: "{{ int .tensorrt.optimizationLevel }}" }
       # Building an engine takes minutes; the cache makes the next start take seconds.
       parameters { key: "trt_engine_cache_enable" value: "true" }
@@ -118,11 +124,13 @@ model_warmup [
 {{- end }}
 {{- end -}}
 
-{{/* A label bank is made of constants: one instance on the CPU, and no batching. */}}
+{{/* A label bank, whatever its name. */}}
 {{- define "wanwu.config.bank" -}}
+# A bank is made of constants: one instance on the CPU, and no batching.
 backend: "onnxruntime"
 max_batch_size: 0
 instance_group [ { kind: KIND_CPU count: 1 } ]
+# Without a number onnxruntime starts a thread for each core of the host, not of the limit.
 parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
 {{- end -}}
