@@ -61,7 +61,7 @@ test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archi
 test-cluster: $(INSTALLED) ## Install, upgrade, roll back and remove the chart in the cluster of KUBECONFIG
 	VALUES="$(VALUES)" $(BIN)/pytest --timeout 1200 tests/cluster
 
-chart-docs: $(INSTALLED) ## Write the chart's README and schema from its values.yaml
+chart-docs: $(INSTALLED) ## Write what the chart decides: its README and schema, the configs for CPU and GPU nodes
 	$(BIN)/python helm/generate.py
 
 bench-export: $(INSTALLED) ## Measure size, memory, speed and cosine of every precision
