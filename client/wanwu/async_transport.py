@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
+import grpc
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
-from wanwu.channel import (
-    Address,
-    Array,
-    Attempts,
-    Channels,
-    UnavailableError,
-    by_name,
-    closed,
-    infer_arguments,
-    translate,
-)
+from wanwu.attempts import Attempts, History
+from wanwu.channel import Address, Array, by_name, closed, infer_arguments, translate
+from wanwu.channel_renewal import Channels
 from wanwu.transport import served
+
+#: When an attempt started, and its answer or its failure.
+Outcome: TypeAlias = "tuple[float, Any, InferenceServerException | None]"
 
 
 class AsyncTransport(Protocol):
@@ -46,9 +43,11 @@ class AsyncGrpcTransport:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._contacted = self._closed = False
+        self._history = History()
+        self._closed = False
         self._channels: Channels[Any] = Channels(
-            lambda: triton.InferenceServerClient(**address.arguments()),
+            lambda connections: triton.InferenceServerClient(**address.arguments(connections)),
+            _connecting,
             by_name=by_name(address.url),
         )
 
@@ -73,26 +72,70 @@ class AsyncGrpcTransport:
     async def close(self) -> None:
         """Close the channel."""
         self._closed = True
-        await self._channels.current.close()
+        for client in self._channels.all():
+            await client.close()
 
     async def _call(
         self, method: str, model: str | None, timeout_s: float, **arguments: Any
     ) -> Any:
-        attempts = Attempts(timeout_s, contacted=self._contacted)
-        while True:
-            if self._closed:
-                raise closed(self.address)
-            call = getattr(self._channels.client(), method)
-            try:
-                answer = await call(
-                    **arguments, headers=self.address.headers, client_timeout=attempts.left_s()
-                )
-            except InferenceServerException as error:
-                refused = translate(error, self.address, model, timeout_s)
-                pause = attempts.pause_s() if isinstance(refused, UnavailableError) else None
-                if pause is None:
-                    raise refused from error
-                await asyncio.sleep(pause)
-            else:
-                self._contacted = True
-                return answer
+        attempts = Attempts(timeout_s, self._history, (method, model), hedge=self._channels.by_name)
+        arguments["headers"] = self.address.headers
+        under_way: set[asyncio.Task[Outcome]] = set()
+        try:
+            while True:
+                if attempts.due():
+                    under_way.add(self._start(method, arguments, attempts))
+                done, under_way = await _first(under_way, attempts.wait_s())
+                for task in done:
+                    started, answer, error = task.result()
+                    if error is None:
+                        attempts.answered(started)
+                        return answer
+                    refused = translate(error, self.address, model, timeout_s)
+                    refused.__cause__ = error
+                    attempts.failed(refused)
+        finally:
+            for task in under_way:
+                task.cancel()
+
+    def _start(
+        self, method: str, arguments: dict[str, Any], attempts: Attempts
+    ) -> asyncio.Task[Outcome]:
+        if self._closed:
+            raise closed(self.address)
+        if attempts.pending:
+            self._channels.renew()
+        call = functools.partial(
+            getattr(self._channels.client(), method),
+            **arguments,
+            client_timeout=attempts.left_s(),
+        )
+        return asyncio.ensure_future(_run(call, attempts.started()))
+
+
+async def _run(call: Callable[[], Awaitable[Any]], started: float) -> Outcome:
+    try:
+        return started, await call(), None
+    except InferenceServerException as error:
+        return started, None, error
+
+
+async def _first(
+    under_way: set[asyncio.Task[Outcome]], wait_s: float | None
+) -> tuple[set[asyncio.Task[Outcome]], set[asyncio.Task[Outcome]]]:
+    """Wait for a task to end, at most so long; return what ended and what did not."""
+    if under_way:
+        return await asyncio.wait(under_way, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(wait_s or 0)
+    return set(), set()
+
+
+def _connecting(client: triton.InferenceServerClient) -> Callable[[], bool]:
+    """Make a client connect, and return what says whether it is connected."""
+
+    def connected() -> bool:
+        state = client._channel.get_state(try_to_connect=True)
+        return bool(state == grpc.ChannelConnectivity.READY)
+
+    connected()
+    return connected

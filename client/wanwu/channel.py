@@ -1,16 +1,14 @@
-"""A gRPC channel to Triton: its address, its options, its errors, and when to try again.
+"""A gRPC channel to Triton: its address, its options, its errors.
 
 What the synchronous and the asynchronous wire share. Nothing here waits for the network.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy.typing as npt
 import tritonclient.grpc as triton
@@ -19,17 +17,10 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from wanwu.errors import InputError, ModelError, OverloadedError, ServerError, SetupError
 
 Array = npt.NDArray[Any]
-Client = TypeVar("Client")
 
 DEFAULT_URL = "127.0.0.1:8001"
 #: Triton's restricted protocols read the key from this metadata.
 API_KEY_HEADER = "triton-grpc-protocol-wanwu-api-key"
-#: A name is looked up again this often, so that servers added behind it get their share.
-LOOKUP_S = 15.0
-#: Pauses before trying again grow from the first figure to the second.
-RETRY_PAUSE_S = (0.05, 2.0)
-#: A server that has never answered is given up after this long: its address may be wrong.
-FIRST_CONTACT_S = 1.0
 
 #: tritonclient drops its own options when it is given any, so they are given again.
 CHANNEL_ARGS = [
@@ -144,57 +135,12 @@ class Address:
         """The metadata of every call."""
         return {API_KEY_HEADER: self.api_key} if self.api_key else None
 
-    def arguments(self) -> dict[str, Any]:
-        """Give what tritonclient's clients want."""
+    def arguments(self, connections: int = 0) -> dict[str, Any]:
+        """Give what tritonclient's clients want; those of another number share no connection."""
         tls = self.tls.arguments() if self.tls else {}
-        return {"url": self.url, "channel_args": CHANNEL_ARGS, **tls}
-
-
-class Channels(Generic[Client]):
-    """The client in use; behind a name, a new one every LOOKUP_S seconds.
-
-    gRPC looks a name up again only when a connection breaks, so a server added behind the name
-    would stay idle. A new channel looks it up, and takes over connections that are still open.
-    Calls under way keep the old one until they have ended.
-    """
-
-    def __init__(self, make: Callable[[], Client], *, by_name: bool) -> None:
-        self._make, self._by_name = make, by_name
-        self._made = time.monotonic()
-        self._client = make()
-
-    def client(self) -> Client:
-        """Give the client to use for the next call."""
-        if self._by_name and time.monotonic() - self._made > LOOKUP_S:
-            self._made = time.monotonic()
-            self._client = self._make()
-        return self._client
-
-    @property
-    def current(self) -> Client:
-        """The client made last."""
-        return self._client
-
-
-class Attempts:
-    """The attempts at one call, within its deadline."""
-
-    def __init__(self, timeout_s: float, *, contacted: bool) -> None:
-        now = time.monotonic()
-        self._ends = now + timeout_s
-        self._retry_until = self._ends if contacted else min(self._ends, now + FIRST_CONTACT_S)
-        self._pause_s = RETRY_PAUSE_S[0]
-
-    def left_s(self) -> float:
-        """Give the seconds that the next attempt may take."""
-        return max(0.001, self._ends - time.monotonic())
-
-    def pause_s(self) -> float | None:
-        """Give the seconds to wait before the next attempt; None when there is none."""
-        # Jitter keeps the clients of a server that comes back from all calling at once.
-        pause = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        self._pause_s = min(2 * self._pause_s, RETRY_PAUSE_S[1])
-        return pause if time.monotonic() + pause < self._retry_until else None
+        # gRPC shares connections between channels whose arguments are all the same.
+        arguments = [*CHANNEL_ARGS, ("wanwu.connections", connections)]
+        return {"url": self.url, "channel_args": arguments, **tls}
 
 
 def infer_arguments(

@@ -5,26 +5,24 @@
 
 from __future__ import annotations
 
-import time
+import functools
+import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeAlias
 
+import grpc
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from wanwu.channel import (
-    Address,
-    Array,
-    Attempts,
-    Channels,
-    UnavailableError,
-    by_name,
-    closed,
-    infer_arguments,
-    translate,
-)
+from wanwu.attempts import Attempts, History
+from wanwu.channel import Address, Array, by_name, closed, infer_arguments, translate
+from wanwu.channel_renewal import Channels
+from wanwu.errors import WanwuError
 
-T = TypeVar("T")
+#: When an attempt started, and its answer or its failure.
+Outcome: TypeAlias = "tuple[float, Any, Exception | None]"
 
 
 class Transport(Protocol):
@@ -48,14 +46,18 @@ class Transport(Protocol):
 class GrpcTransport:
     """gRPC to one address, which may be a name for several servers.
 
-    A call that finds no server is repeated, with growing pauses, until its deadline.
+    A call that finds no server is repeated, with growing pauses, until its deadline. Behind a
+    name, a call that stays without an answer is sent to another server as well.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._contacted = self._closed = False
+        self._history = History()
+        self._closed = False
+        self._starting = threading.Lock()
         self._channels: Channels[Any] = Channels(
-            lambda: triton.InferenceServerClient(**address.arguments()),
+            lambda connections: triton.InferenceServerClient(**address.arguments(connections)),
+            lambda client: grpc.channel_ready_future(client._channel).done,
             by_name=by_name(address.url),
         )
 
@@ -100,31 +102,76 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the channel."""
         self._closed = True
-        self._channels.current.close()
+        for client in self._channels.all():
+            client.close()
 
     def _call(self, method: str, model: str | None, timeout_s: float, **arguments: Any) -> Any:
-        attempts = Attempts(timeout_s, contacted=self._contacted)
-        while True:
-            if self._closed:
-                raise closed(self.address)
-            call: Callable[..., Any] = getattr(self._channels.client(), method)
-            try:
-                answer = call(
-                    **arguments, headers=self.address.headers, client_timeout=attempts.left_s()
+        attempts = Attempts(timeout_s, self._history, (method, model), hedge=self._channels.by_name)
+        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        arguments["headers"] = self.address.headers
+        with ExitStack() as under_way:
+            while True:
+                if attempts.due():
+                    under_way.callback(self._start(method, arguments, attempts, outcomes.put))
+                try:
+                    started, answer, error = outcomes.get(timeout=attempts.wait_s())
+                except queue.Empty:
+                    continue
+                if error is None:
+                    attempts.answered(started)
+                    return answer
+                attempts.failed(self._refusal(error, model, timeout_s))
+
+    def _start(
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        attempts: Attempts,
+        done: Callable[[Outcome], None],
+    ) -> Callable[[], object]:
+        """Start an attempt, and return what cancels it."""
+        if self._closed:
+            raise closed(self.address)
+        if attempts.pending:
+            self._channels.renew()
+        client = self._channels.client()
+        arguments = {**arguments, "client_timeout": attempts.left_s()}
+        started = attempts.started()
+        call = functools.partial(getattr(client, method), **arguments)
+        if not self._channels.by_name:
+            _run(call, started, done)  # half a millisecond faster than by another thread
+        elif method != "infer":
+            threading.Thread(target=_run, args=(call, started, done), daemon=True).start()
+        else:
+            # tritonclient holds the call in an attribute until it has its callback.
+            with self._starting:
+                future = client.async_infer(
+                    callback=lambda result, error: done((started, result, error)), **arguments
                 )
-            except InferenceServerException as error:
-                refused = translate(error, self.address, model, timeout_s)
-                pause = attempts.pause_s() if isinstance(refused, UnavailableError) else None
-                if pause is None:
-                    raise refused from error
-                time.sleep(pause)
-            except ValueError as error:
-                if "closed channel" not in str(error):
-                    raise
-                raise closed(self.address) from error
-            else:
-                self._contacted = True
-                return answer
+            return functools.partial(_cancel, future, client)
+        return lambda: None
+
+    def _refusal(self, error: Exception, model: str | None, timeout_s: float) -> WanwuError:
+        if isinstance(error, InferenceServerException):
+            refused: WanwuError = translate(error, self.address, model, timeout_s)
+        elif isinstance(error, ValueError) and "closed channel" in str(error):
+            refused = closed(self.address)
+        else:
+            raise error
+        refused.__cause__ = error
+        return refused
+
+
+def _run(call: Callable[[], Any], started: float, done: Callable[[Outcome], None]) -> None:
+    try:
+        done((started, call(), None))
+    except Exception as error:
+        done((started, None, error))
+
+
+def _cancel(call: triton.CallContext, client: triton.InferenceServerClient) -> None:
+    """Cancel an attempt; its client, which ends its calls when it is freed, is held until then."""
+    call.cancel()
 
 
 def served(statistics: Any) -> dict[str, list[str]]:
