@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 
 from wanwu import InputError, ServerError
-from wanwu.channel import (
-    Address,
-    Attempts,
-    Channels,
-    ModelMissingError,
-    as_bytes,
-    by_name,
-    check_url,
-)
+from wanwu.channel import Address, ModelMissingError, as_bytes, by_name, check_url
 from wanwu.embedded.server import free_port
 from wanwu.transport import GrpcTransport
 
@@ -153,16 +145,6 @@ def test_an_element_of_text_is_given_as_bytes(value: object) -> None:
     assert as_bytes(value) == "猫".encode()
 
 
-def test_pauses_grow_and_end_with_the_deadline() -> None:
-    attempts = Attempts(100.0, contacted=True)
-    pauses = [attempts.pause_s() for _ in range(8)]
-    for pause, least in zip(pauses, (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0), strict=True):
-        assert pause is not None
-        assert least <= pause <= 2 * least
-    assert Attempts(0.01, contacted=True).pause_s() is None
-    assert 99 < attempts.left_s() <= 100
-
-
 def test_a_server_never_heard_of_is_given_up_after_a_second(closed_port: int) -> None:
     started = time.monotonic()
     with (
@@ -188,21 +170,3 @@ def test_a_server_never_heard_of_is_given_up_after_a_second(closed_port: int) ->
 )
 def test_a_name_is_told_from_an_address(url: str, expected: bool) -> None:
     assert by_name(url) is expected
-
-
-@pytest.mark.parametrize(("named", "expected"), [(False, 1), (True, 3)])
-def test_behind_a_name_a_new_channel_is_made_when_the_last_is_old(
-    monkeypatch: pytest.MonkeyPatch, named: bool, expected: int
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("wanwu.channel.time.monotonic", lambda: clock[0])
-    made: list[object] = []
-
-    def make() -> object:
-        made.append(object())
-        return made[-1]
-
-    channels = Channels(make, by_name=named)
-    for clock[0] in (1000.0, 1010.0, 1020.0, 1025.0, 1040.0):
-        assert channels.client() is made[-1]
-    assert len(made) == expected

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from dnslib import QTYPE, RR, A
-from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
+from support.fleet import Name, served_name, wait_until
 from support.serving import server_options
 from wanwu import Recognizer, ServerError
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -116,27 +115,14 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("hole", [silent, black_hole])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("timeout_s", [1.0, 3.0])
-def test_the_deadline_holds_where_nothing_ever_answers(hole, timeout_s: float) -> None:
-    with hole() as port, Recognizer(f"127.0.0.1:{port}", timeout_s=timeout_s) as recognizer:
+def test_the_deadline_holds_where_nothing_ever_answers(hole, host: str, timeout_s: float) -> None:
+    with hole() as port, Recognizer(f"{host}:{port}", timeout_s=timeout_s) as recognizer:
         started = time.monotonic()
         with pytest.raises(ServerError, match=r"gave no answer within|no Triton answers"):
             recognizer.recognize(cat_photo())
         assert 0.9 * timeout_s <= time.monotonic() - started <= 1.1 * timeout_s
-
-
-class Name(BaseResolver):
-    """A DNS name that stands for a growing list of addresses."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.addresses = list(addresses)
-
-    def resolve(self, request, handler):
-        reply = request.reply()
-        if QTYPE[request.q.qtype] == "A":
-            for address in self.addresses:
-                reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A(address), ttl=1))
-        return reply
 
 
 def pictures_of(server: EmbeddedServer) -> int:
@@ -148,15 +134,11 @@ def pictures_of(server: EmbeddedServer) -> int:
 def test_a_server_added_behind_a_name_gets_its_share(repository: Path) -> None:
     port = free_port()
     name = Name("127.0.0.1")
-    dns = DNSServer(
-        name, port=free_port(), address="127.0.0.1", logger=DNSLogger("-request,-reply")
-    )
-    dns.start_thread()
-    url = f"dns://127.0.0.1:{dns.server.server_address[1]}/triton.wanwu.test:{port}"
     picture = np.zeros((260, 260, 3), np.uint8)
     with (
         EmbeddedServer(options(repository, port)) as first,
         EmbeddedServer(options(repository, port, "127.0.0.2")) as second,
+        served_name(name, port) as url,
         Recognizer(url) as recognizer,
     ):
         for _ in range(10):
@@ -182,15 +164,6 @@ def test_a_server_added_behind_a_name_gets_its_share(repository: Path) -> None:
         kill(first)
         for _ in range(10):
             recognizer.recognize(picture, bank="seed18")
-    dns.stop()
-    dns.server.server_close()
-
-
-def wait_until(condition, seconds: float = 60.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_the_deadline_holds_for_many_that_wait_for_the_same_bank() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,13 +197,23 @@ def test_servers_that_are_slow_alike_get_hardly_any_duplicates(
     assert len(calls) <= requests_of_slow(repository) - before <= len(calls) + 4
 
 
+@pytest.fixture
+def _hasty_threads() -> Iterator[None]:
+    """Threads take turns a thousand times as often, so that a race is seen."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 1000)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_hasty_threads")
 def test_callers_of_one_client_get_their_own_answers(servers, port: int) -> None:
     wrong: list[int] = []
 
     def caller(wire: GrpcTransport, number: int) -> None:
         ids = {"INPUT_IDS": np.full((1, 4), number, np.int64)}
         expected = wire.infer(MODEL, ids, OUTPUTS, timeout_s=TIMEOUT_S)["EMBEDDING"]
-        for _ in range(100):
+        for _ in range(300):
             answer = wire.infer(MODEL, ids, OUTPUTS, timeout_s=TIMEOUT_S)["EMBEDDING"]
             if not np.array_equal(answer, expected):
                 wrong.append(number)
