@@ -2,8 +2,8 @@
 
 A server may fail, or say nothing at all: it hangs, or the network drops what it sends. So behind
 a name an attempt that stays without an answer gets company while it goes on, and the first answer
-counts. A server that is only slow still answers the first attempt. What waits here is nobody: the
-transports wait and send.
+counts. A server that is only slow still answers the first attempt. Nothing here waits or sends:
+the transports do.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Attempts:
     def __init__(
         self, timeout_s: float, history: History, kind: Hashable = None, *, hedge: bool = False
     ) -> None:
+        timeout_s = max(0.001, timeout_s)
         self._history, self._kind = history, kind
         self._began = self._next_at = time.monotonic()
         self._ends = self._began + timeout_s
@@ -110,16 +111,16 @@ class Attempts:
         self.pending -= 1
         if not isinstance(error, ServerError):
             raise error
-        pause = self._pause() if isinstance(error, UnavailableError) else None
-        if pause is not None:
-            self._next_at = min(self._next_at, time.monotonic() + pause)
+        retry_at = self._retry_at() if isinstance(error, UnavailableError) else math.inf
+        if retry_at < self._retry_until:
+            self._next_at = min(self._next_at, retry_at)
         elif not self.pending:
             raise self._refusal or error
         elif not isinstance(error, DeadlineError | UnavailableError):
             self._refusal = error  # says more than another server's silence
 
-    def _pause(self) -> float | None:
+    def _retry_at(self) -> float:
         # Jitter keeps the clients of a server that comes back from all calling at once.
         pause = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         self._pause_s = min(2 * self._pause_s, RETRY_PAUSE_S[1])
-        return pause if time.monotonic() + pause < self._retry_until else None
+        return time.monotonic() + pause

@@ -68,6 +68,11 @@ def test_a_server_that_is_slow_of_late_gets_no_duplicates(
     assert starts(Attempts(10.0, history(*seconds), "infer", hedge=True), clock) == expected
 
 
+@pytest.mark.parametrize("timeout_s", [0.001, 0.0, -1.0])
+def test_a_call_without_time_is_tried_once(clock: Clock, timeout_s: float) -> None:
+    assert starts(Attempts(timeout_s, History(), "infer", hedge=True), clock)[0] == 0
+
+
 def test_slow_calls_of_another_kind_change_nothing(clock: Clock) -> None:
     attempts = Attempts(3.0, history(4.0, kind="other"), "infer", hedge=True)
     assert starts(attempts, clock) == [0, 1, 2]
