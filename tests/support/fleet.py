@@ -21,10 +21,11 @@ import tritonclient.grpc as triton
 from dnslib import QTYPE, RCODE, RR, A, DNSError
 from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
+from support.serving import server_options
 from support.tiny import publish_files
 from wanwu.async_transport import AsyncGrpcTransport
 from wanwu.channel import CHANNEL_ARGS, Address, infer_arguments
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
+from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.transport import GrpcTransport
 
 MODEL, SLOW, OUTPUTS = "text_encoder", "slow", ["EMBEDDING"]
@@ -95,7 +96,7 @@ def requests_of_slow(repository: Path) -> int:
 
 
 def tiny_server(repository: Path, host: str, port: int) -> EmbeddedServer:
-    return EmbeddedServer(ServerOptions(repository, host=host, grpc_port=port, metrics_port=None))
+    return EmbeddedServer(server_options(repository, host=host, grpc_port=port, metrics_port=None))
 
 
 @contextmanager
