@@ -39,10 +39,21 @@ NO_MESSAGES = {
     "protocol is restricted",
     "explicit model load / unload is not allowed",
     "GPU metrics",
+    # onnxruntime's, in the log of a trial of CUDA
+    "has no CUDA provider",
+    "(lib[\\w.+-]+\\.so[.\\d]*): cannot open shared object",
+    "CUDA failure \\d+: (.+?) ; GPU",
+    # of Triton's stub or an export that lost its GPU, with a traceback: no text for a user
+    "onnxruntime {0} has no CUDA provider",
+    "the session runs on {0} and not on {1}; the lines above this one say which library cannot be "
+    "loaded",
+    "the NVIDIA driver answers with error {0} about GPU {1}",
+    "CUDA computes {0} where 16 is right",
     "closed channel",
     # commands, code and data
     "pip install 'wanwu[parquet]'",
     "pip install 'wanwu[server]'",
+    "pip install 'wanwu[server-gpu]'",
     "pip install 'wanwu[demo]'",
     "import sys; sys.dont_write_bytecode = True",
     "Sequence[str] | Mapping[str, Sequence[str]]",

@@ -25,6 +25,7 @@ PROFILES = {
     "cpu": ("configs/cpu.pbtxt", "onnxruntime"),
     "gpu": ("configs/gpu.pbtxt", "onnxruntime"),
     "embedded": ("configs/embedded.pbtxt", "python"),
+    "embedded-gpu": ("configs/embedded-gpu.pbtxt", "python"),
 }
 
 
@@ -147,9 +148,10 @@ def test_a_profile_without_gpus_asks_for_none(model, profile):
     assert kinds == {ModelInstanceGroup.KIND_CPU}
 
 
+@pytest.mark.parametrize("profile", ["gpu", "embedded-gpu"])
 @pytest.mark.parametrize("model", TOWERS)
-def test_the_gpu_profile_runs_towers_on_gpus(model):
-    kinds = {group.kind for group in config(model, "gpu").instance_group}
+def test_a_gpu_profile_runs_towers_on_gpus(model, profile):
+    kinds = {group.kind for group in config(model, profile).instance_group}
     assert kinds == {ModelInstanceGroup.KIND_GPU}
 
 
@@ -159,6 +161,19 @@ def test_the_gpu_profile_runs_by_cuda_without_a_search_for_each_shape(model):
     # TensorRT is the chart's to turn on: its engines depend on the model's shapes.
     assert not found.optimization.execution_accelerators.gpu_execution_accelerator
     assert found.parameters["cudnn_conv_algo_search"].string_value == "1"
+
+
+@pytest.mark.parametrize("profile", ["gpu", "embedded-gpu"])
+def test_a_bank_stays_on_the_cpu_beside_gpus(profile):
+    kinds = {group.kind for group in config("label_bank", profile).instance_group}
+    assert kinds == {ModelInstanceGroup.KIND_CPU}
+
+
+def test_texts_are_refused_on_embedded_gpus_when_their_queue_is_full():
+    policy = config("text_encoder", "embedded-gpu").dynamic_batching.default_queue_policy
+    assert policy.max_queue_size == 64
+    assert policy.timeout_action == ModelQueuePolicy.REJECT
+    assert policy.default_timeout_microseconds == 10_000_000
 
 
 @pytest.mark.parametrize("model", MODELS)

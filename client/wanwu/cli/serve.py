@@ -55,19 +55,33 @@ def serve(
             help="Option of Triton's metrics, such as summary_latencies=true; may be repeated.",
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(help="Where the towers run: auto, cpu or gpu. auto takes a GPU that works."),
+    ] = "auto",
+    gpu_memory_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--gpu-memory-mb",
+            envvar="WANWU_GPU_MEMORY_MB",
+            min=1,
+            help="MiB on the GPU for each instance of a tower; each tower has two. [4096]",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all of Triton's log.")] = False,
 ) -> None:
     """Serve an exported model with a real Triton on this machine, until Ctrl-C or SIGTERM.
 
-    For a laptop, a test or a demonstration, on the CPU. A cluster runs Triton's own image over the
-    same model repository. Triton takes the admin key on its command line, where other users of the
-    machine can see it.
+    For a laptop, a test or a demonstration, on a GPU or the CPU. A cluster runs Triton's own image
+    over the same model repository. Triton takes the admin key on its command line, where other
+    users of the machine can see it.
     """
     import time
     from dataclasses import replace
 
     from wanwu.cli.signals import stop_on_signals
     from wanwu.embedded.admin import kept_admin_key
+    from wanwu.embedded.device import choose_device
     from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_ports
 
     started = time.monotonic()
@@ -81,8 +95,11 @@ def serve(
         verbose=verbose,
         profile=profile,
         backends=backends,
+        device=choose_device(device, model_repository, profile=profile),
+        gpu_memory_mb=gpu_memory_mb,
         arguments=tuple(f"--metrics-config={option}" for option in metrics_config or ()),
     )
+    tell(f"device {options.device.kind}: {options.device.why}")
     check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
         options = replace(options, admin_key=key)

@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as triton  # exists only inside Triton
 
-from wanwu.embedded import THREADS_VARIABLE
+from wanwu.embedded import GPU_MEMORY_VARIABLE, THREADS_VARIABLE
+from wanwu.embedded.cuda import MEMORY_MB, cuda_session
 
 _TRITON_TYPES = {
     "tensor(uint8)": "TYPE_UINT8",
@@ -34,7 +35,7 @@ def model_beside(model_py: str) -> type[OnnxModel]:
 
 
 class OnnxModel:
-    """Runs one ONNX file on the CPU."""
+    """Runs one ONNX file, on the device of the instance that Triton makes."""
 
     path: Path
 
@@ -51,9 +52,12 @@ class OnnxModel:
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the ONNX file."""
+        """Load the ONNX file; on a GPU, or not at all, where the instance is one of a GPU."""
         self._batched = json.loads(args["model_config"])["max_batch_size"] > 0
-        self._session = _session(self.path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        if args["model_instance_kind"] == "GPU":
+            self._session = _cuda_session(self.path, int(args["model_instance_device_id"]))
+        else:
+            self._session = _session(self.path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -114,14 +118,24 @@ def _failure(error: Exception) -> Any:
 
 
 def _session(path: Path, level: Any) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = _options()
     options.graph_optimization_level = level
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _cuda_session(path: Path, device_id: int) -> Any:
+    memory_mb = int(os.environ.get(GPU_MEMORY_VARIABLE, MEMORY_MB))
+    return cuda_session(path, _options(), device_id=device_id, memory_mb=memory_mb)
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get(THREADS_VARIABLE, "1"))
     options.inter_op_num_threads = 1
     # Spinning threads starve the stub that carries the tensors: 1 request in 20 took 0.5 s.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return options
 
 
 def _describe(tensor: Any, batched: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from pathlib import Path
 from types import TracebackType
 
 from wanwu.channel import Address, Tls
-from wanwu.embedded import THREADS_VARIABLE
+from wanwu.embedded import GPU_MEMORY_VARIABLE, THREADS_VARIABLE
+from wanwu.embedded.device import CPU, Device
 from wanwu.embedded.profiles import Profile, check_backends
 from wanwu.errors import SetupError, WanwuError
 from wanwu.repository import check_repository
@@ -50,8 +51,10 @@ class ServerOptions:
     """How to run the embedded Triton. Ports of None are not opened.
 
     `profile` names the configs that are served by; all but `embedded` need Triton's onnxruntime
-    backend in the folder `backends`. `arguments` are further ones of `tritonserver`, such as those
-    of TLS; the check for readiness then needs `tls` and `api_key`.
+    backend in the folder `backends`. `device` is what `choose_device` returns; `gpu_memory_mb`
+    bounds each tower's instance there, by default WANWU_GPU_MEMORY_MB, else 4096. `arguments` are
+    further ones of `tritonserver`, such as those of TLS; the check for readiness then needs `tls`
+    and `api_key`.
     """
 
     model_repository: Path
@@ -67,6 +70,8 @@ class ServerOptions:
     arguments: tuple[str, ...] = ()
     tls: Tls | None = None
     api_key: str | None = None
+    device: Device = CPU
+    gpu_memory_mb: int | None = None
 
 
 class EmbeddedServer:
@@ -118,6 +123,8 @@ class EmbeddedServer:
             folder = Path(self._folder.name)
             environment = _environment(None if native else _make_interpreter(folder))
             backends = native or _link_backends(triton, folder)
+            if self.options.gpu_memory_mb is not None:
+                environment[GPU_MEMORY_VARIABLE] = str(self.options.gpu_memory_mb)
             (folder / "models").symlink_to(self.options.model_repository.resolve())
             self._start(triton, backends, folder / "models", environment)
             self._wait_until_ready()
@@ -184,7 +191,7 @@ class EmbeddedServer:
             f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
-            f"--model-config-name={options.profile}",
+            f"--model-config-name={_config_name(options)}",
             # Explicit control lets a new version be loaded while the old one serves.
             "--model-control-mode=explicit",
             "--load-model=*",
@@ -256,6 +263,11 @@ class EmbeddedServer:
         failed = [f"{row[0]} {row[2]}" for row in rows if len(row) == 3 and "UNAVAIL" in row[2]]
         chosen = failed or [line for line in lines if worth_showing(line)][-12:] or lines[-12:]
         return "\n".join(f"  {line}" for line in chosen)
+
+
+def _config_name(options: ServerOptions) -> str:
+    """Return the name of Triton's configs: configs/NAME.pbtxt of each model."""
+    return options.device.config_name if options.profile == "embedded" else options.profile
 
 
 def check_platform() -> None:
