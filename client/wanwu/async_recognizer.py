@@ -33,6 +33,7 @@ from wanwu.rank import Floats, ScoreKind
 from wanwu.session import Session, only
 from wanwu.settings import Settings
 from wanwu.shared import Locks
+from wanwu.transport import Instances
 
 T = TypeVar("T")
 
@@ -164,6 +165,10 @@ class AsyncRecognizer:
     async def is_ready(self, model: str | None = None) -> bool:
         """Tell whether the server, or one of its models, is ready."""
         return await self._wire.is_ready(model, timeout_s=self.timeout_s)
+
+    async def instances(self, model: str) -> tuple[Instances, ...]:
+        """Return where a model's instances run."""
+        return await self._wire.instances(model, timeout_s=self.timeout_s)
 
     async def close(self) -> None:
         """Let go of the connection."""

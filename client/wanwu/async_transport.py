@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from wanwu.attempts import Attempts, History
 from wanwu.channel import Address, Array, by_name, closed, infer_arguments, translate
 from wanwu.channel_renewal import Channels
-from wanwu.transport import served
+from wanwu.transport import Instances, placed, served
 
 #: When an attempt started, and its answer or its failure.
 Outcome: TypeAlias = "tuple[float, Any, InferenceServerException | None]"
@@ -36,6 +36,9 @@ class AsyncTransport(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection."""
+
+    async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
+        """Return where a model's instances run."""
 
 
 class AsyncGrpcTransport:
@@ -68,6 +71,10 @@ class AsyncGrpcTransport:
     async def models(self, *, timeout_s: float) -> dict[str, list[str]]:
         """Give the served models and their versions."""
         return served(await self._call("get_inference_statistics", None, timeout_s))
+
+    async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
+        """Return where a model's instances run, as `GrpcTransport.instances`."""
+        return placed(await self._call("get_model_config", model, timeout_s, model_name=model))
 
     async def close(self) -> None:
         """Close the channel."""

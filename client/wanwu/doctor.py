@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wanwu.errors import WanwuError
+from wanwu.errors import SetupError, WanwuError
 from wanwu.rank import scores
 from wanwu.recognizer import Recognizer
 from wanwu.samples import cat_photo
+from wanwu.transport import Instances
 
-MODELS = ("image_encoder", "text_encoder", "label_bank")
+TOWERS = ("image_encoder", "text_encoder")
+MODELS = (*TOWERS, "label_bank")
 #: A word, and a text that only this word fits.
 WORDS_AND_TEXTS = (
     ("火锅", "麻辣火锅，一锅热汤里涮羊肉和蔬菜"),
@@ -46,6 +48,7 @@ def examine(recognizer: Recognizer) -> Iterator[Finding]:
     yield from models
     if not all(model.ok for model in models):
         return
+    yield _guard("device", lambda: _device(recognizer))
     contract = _guard("contract", lambda: _contract(recognizer))
     yield contract
     if not contract.ok:
@@ -69,6 +72,23 @@ def _model(recognizer: Recognizer, model: str) -> tuple[bool, str]:
     if recognizer.is_ready(model):
         return True, "ready"
     return False, "not ready; export the model again, or load it, and read the server's log"
+
+
+def _device(recognizer: Recognizer) -> tuple[bool, str]:
+    """Return on what the towers run; a server that does not say so is sound all the same."""
+    try:
+        image, text = (places(recognizer.instances(tower)) for tower in TOWERS)
+    except SetupError:
+        return True, "not said: the server restricts its model-config protocol"
+    return True, f"image_encoder on {image}, text_encoder on {text}"
+
+
+def places(found: Sequence[Instances]) -> str:
+    """Return for instances such as two on each of GPUs 0 and 1: `GPU 0, 1 (4 instances)`."""
+    gpus = sorted({gpu for group in found for gpu in group.gpus})
+    count = sum(group.count * max(1, len(group.gpus)) for group in found)
+    where = f"GPU {', '.join(map(str, gpus))}" if gpus else "CPU"
+    return f"{where} ({count} instances)" if count > 1 else where
 
 
 def _contract(recognizer: Recognizer) -> tuple[bool, str]:

@@ -32,7 +32,7 @@ from wanwu.rank import Floats, ScoreKind
 from wanwu.session import Session, only
 from wanwu.settings import Settings
 from wanwu.shared import Locks
-from wanwu.transport import GrpcTransport, Transport
+from wanwu.transport import GrpcTransport, Instances, Transport
 
 T = TypeVar("T")
 
@@ -221,6 +221,14 @@ class Recognizer:
     def is_ready(self, model: str | None = None) -> bool:
         """Tell whether the server, or one of its models, is ready."""
         return self._wire.is_ready(model, timeout_s=self.timeout_s)
+
+    def instances(self, model: str) -> tuple[Instances, ...]:
+        """Return where a model's instances run: on which GPUs, or on the CPU.
+
+        Raises:
+            SetupError: the server restricts its model-config protocol.
+        """
+        return self._wire.instances(model, timeout_s=self.timeout_s)
 
     def close(self) -> None:
         """Let go of the connection."""

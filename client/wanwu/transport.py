@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -23,6 +24,15 @@ from wanwu.errors import WanwuError
 
 #: When an attempt started, and its answer or its failure.
 Outcome: TypeAlias = "tuple[float, Any, Exception | None]"
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Instances of a model: how many on each GPU, of which kind (KIND_GPU, KIND_CPU, …)."""
+
+    count: int
+    kind: str
+    gpus: tuple[int, ...] = ()
 
 
 class Transport(Protocol):
@@ -41,6 +51,9 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+    def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
+        """Return where a model's instances run."""
 
 
 class GrpcTransport:
@@ -98,6 +111,14 @@ class GrpcTransport:
         Triton's statistics name them; the repository index would need the admin key.
         """
         return served(self._call("get_inference_statistics", None, timeout_s))
+
+    def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
+        """Return where a model's instances run, by the configuration that Triton made of its own.
+
+        Raises:
+            SetupError: the server restricts its model-config protocol.
+        """
+        return placed(self._call("get_model_config", model, timeout_s, model_name=model))
 
     def close(self) -> None:
         """Close the channel."""
@@ -180,3 +201,11 @@ def served(statistics: Any) -> dict[str, list[str]]:
     for entry in statistics.model_stats:
         versions.setdefault(entry.name, []).append(entry.version)
     return versions
+
+
+def placed(answer: Any) -> tuple[Instances, ...]:
+    """Return where a model's instances run, by Triton's configuration of it."""
+    return tuple(
+        Instances(group.count, group.Kind.Name(group.kind), tuple(group.gpus))
+        for group in answer.config.instance_group
+    )

@@ -12,9 +12,10 @@ import tritonclient.grpc as triton
 
 from support.serving import server_options
 from wanwu import Recognizer, ServerError
-from wanwu.doctor import Finding, examine
+from wanwu.doctor import Finding, examine, places
 from wanwu.embedded.server import EmbeddedServer, free_port
 from wanwu.samples import cat_photo
+from wanwu.transport import Instances
 
 WANWU = Path(sys.executable).with_name("wanwu")
 
@@ -86,6 +87,34 @@ def test_doctor_finds_a_sound_server_sound(recognizer: Recognizer) -> None:
     assert {"server", "contract", "fingerprint", "picture", "Chinese, 火锅", "Chinese, 高铁站"} <= {
         finding.what for finding in findings
     }
+
+
+def test_doctor_names_the_device_of_the_towers(recognizer: Recognizer) -> None:
+    (device,) = [finding for finding in examine(recognizer) if finding.what == "device"]
+    assert device.detail == "image_encoder on CPU (2 instances), text_encoder on CPU (2 instances)"
+
+
+@pytest.mark.parametrize(
+    ("found", "place"),
+    [
+        ([Instances(2, "KIND_GPU", (0,))], "GPU 0 (2 instances)"),
+        ([Instances(2, "KIND_GPU", (0, 3))], "GPU 0, 3 (4 instances)"),
+        ([Instances(1, "KIND_CPU")], "CPU"),
+    ],
+)
+def test_doctor_counts_the_instances_of_each_gpu(found: list[Instances], place: str) -> None:
+    assert places(found) == place
+
+
+def test_doctor_is_content_where_the_configuration_is_restricted(repository: Path) -> None:
+    restricted = ("--grpc-restricted-protocol=model-config:secret=1",)
+    options = server_options(
+        repository, grpc_port=free_port(), metrics_port=None, arguments=restricted
+    )
+    with EmbeddedServer(options) as server, Recognizer(server.url) as client:
+        (device,) = [finding for finding in examine(client) if finding.what == "device"]
+    assert device.ok
+    assert device.detail == "not said: the server restricts its model-config protocol"
 
 
 def test_doctor_tells_how_to_start_a_server_that_is_not_there() -> None:

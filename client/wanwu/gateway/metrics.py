@@ -23,6 +23,7 @@ from wanwu.channel import Array
 from wanwu.errors import WanwuError
 from wanwu.gateway.problems import problem_of
 from wanwu.gateway.trace import Picture
+from wanwu.transport import Instances
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10)
 BYTES = tuple(float(10_000 * 4**n) for n in range(7))
@@ -149,3 +150,7 @@ class MeasuredTransport:
     async def close(self) -> None:
         """Let go of the connection."""
         await self._wire.close()
+
+    async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
+        """Return where a model's instances run."""
+        return await self._wire.instances(model, timeout_s=timeout_s)
