@@ -35,13 +35,18 @@ class File(_Part, frozen=True):
     bytes: int
 
 
-class TowerParity(_Part, frozen=True):
-    """How far a tower's ONNX file is from its original: the least cosine of each kind of input."""
+# A release from before `device` reads what the CPU has compared.
+class TowerParity(_Part, frozen=True, omit_defaults=True):
+    """How far a tower's ONNX file is from its original: the least cosine of each kind of input.
+
+    `device` is what the ONNX file ran on: `CPU`, or a GPU's name.
+    """
 
     precision: str
     required_cosine: float
     batches: tuple[int, ...]
     cosines: dict[str, float]
+    device: str = "CPU"
 
     @property
     def least_cosine(self) -> float:

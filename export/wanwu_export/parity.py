@@ -18,6 +18,7 @@ import onnxruntime
 import torch
 
 from wanwu.contract import Calibration
+from wanwu.embedded.cuda import cuda_session
 from wanwu.errors import ModelError
 from wanwu.images import to_pixels
 from wanwu.rank import Floats, scores
@@ -50,12 +51,17 @@ MOST_PROBABILITY = 1e-3
 class Gate:
     """Compares the parts of one export with its original, step by step.
 
+    Args:
+        tower: the model.
+        gpu: the name of the GPU to run the ONNX files on, None for the CPU. int8 files are for
+            CPUs and run there.
+
     Raises:
         ModelError: by every method, when the export does not answer as its original.
     """
 
-    def __init__(self, tower: DualTower) -> None:
-        self._tower = tower
+    def __init__(self, tower: DualTower, *, gpu: str | None = None) -> None:
+        self._tower, self._gpu = tower, gpu
         self._batches = (1, 3, MAX_BATCH)
         self._original: Original = tower.original or TowerPath(tower)
         encoded = parity_pictures()
@@ -190,7 +196,8 @@ class Gate:
         expected: Floats = getattr(self.run_original(), side).numpy()
         least = np.ones(len(names))
         found = np.empty_like(expected)
-        for place, embeddings, fingerprints in _run_all(path, precision, inputs, places):
+        gpu = None if precision == "int8" else self._gpu
+        for place, embeddings, fingerprints in _run_all(path, precision, inputs, places, gpu):
             if (fingerprints != self._tower.fingerprint).any():
                 raise ModelError(
                     f"{path} answers fingerprint {fingerprints[0]}, "
@@ -226,6 +233,7 @@ class Gate:
             cosines={
                 kind: round(float(value), 7) for kind, value in zip(names, least, strict=True)
             },
+            device=gpu or "CPU",
         )
 
 
@@ -234,15 +242,16 @@ def _run_all(
     precision: str,
     inputs: Sequence[npt.NDArray[Any]],
     places: Sequence[npt.NDArray[np.intp]],
+    gpu: str | None,
 ) -> Iterator[tuple[npt.NDArray[np.intp], Floats, npt.NDArray[np.int64]]]:
     """Run a tower on every batch, small ones first, with one session in memory at a time."""
 
     def is_rounded(index: int) -> bool:
-        return precision == "fp16" and len(places[index]) <= ROUNDED_BATCH
+        return precision == "fp16" and gpu is None and len(places[index]) <= ROUNDED_BATCH
 
     order = sorted(range(len(places)), key=lambda index: len(places[index]))
     for rounded, group in itertools.groupby(order, key=is_rounded):
-        session = _session(path, rounded)
+        session = cuda_session(path) if gpu else _session(path, rounded)
         name = session.get_inputs()[0].name
         for index in group:
             embeddings, fingerprints = session.run(None, {name: inputs[index]})
@@ -251,7 +260,7 @@ def _run_all(
 
 
 def _session(path: Path, rounded: bool) -> onnxruntime.InferenceSession:
-    """Load an ONNX file; `rounded` as a GPU would round an fp16 one."""
+    """Load an ONNX file on the CPU; `rounded` as a GPU would round an fp16 one."""
     options = onnxruntime.SessionOptions()
     # An arena would keep the largest batch's memory until the export ends.
     options.enable_cpu_mem_arena = False
@@ -279,6 +288,8 @@ def report(parity: Parity) -> list[tuple[str, str]]:
                     f"cosine at least {check.least_cosine:.6f} ('{kind}')",
                 )
             )
+    devices = dict.fromkeys(check.device for checks in parity.towers.values() for check in checks)
+    rows.append(("compared on", ", ".join(devices)))
     answers = parity.answers
     tied = f", {answers.ties} of them ties" if answers.ties else ""
     rows.append(("best label", f"the same for {answers.pictures} pictures{tied}"))

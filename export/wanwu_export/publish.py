@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+import onnxruntime
+
 from wanwu.contract import SCHEMA_VERSION as CONTRACT_VERSION
 from wanwu.contract import Bank, Calibration, Contract
 from wanwu.repository import Describe, Parity, Release, TowerParity
@@ -29,6 +31,7 @@ def publish(
     step: Step,
     progress: Progress = lambda bank, done, total: None,
     keep: int = KEEP,
+    gpu: str | None = None,
 ) -> Published:
     """Convert a model, check it, and publish it as the next version.
 
@@ -42,6 +45,8 @@ def publish(
         step: told what is being done, for a progress display.
         progress: told of each bank how many labels are embedded, of how many.
         keep: how many releases to keep, and of how many models the newest.
+        gpu: the name of the GPU that the ONNX files are compared on, None for the CPU. What is
+            published is the same.
 
     Raises:
         SetupError: the repository cannot be written.
@@ -49,7 +54,7 @@ def publish(
         LabelError: a label is too long for the model.
     """
     with writing(repository) as workshop:
-        parity = _convert(tower, workshop, step)
+        parity = _convert(tower, workshop, step, gpu)
         builder = _builder(tower, workshop)
         plans = [*banks, *_left_behind(banks, workshop)]
         for plan in plans:
@@ -66,7 +71,7 @@ def publish(
             model=tower.model,
             precision=tower.precision,
             sources=tower.sources,
-            tools={tool: package_version(tool) for tool in TOOLS},
+            tools={tool: _version(tool) for tool in TOOLS},
             parity=parity,
             describe=builder.describe,
             banks=released,
@@ -75,10 +80,15 @@ def publish(
         return workshop.commit(draft, keep=keep)
 
 
-def _convert(tower: DualTower, workshop: Workshop, step: Step) -> Parity:
+def _version(tool: str) -> str:
+    # Its package has another name where it brings CUDA.
+    return onnxruntime.__version__ if tool == "onnxruntime" else package_version(tool)
+
+
+def _convert(tower: DualTower, workshop: Workshop, step: Step, gpu: str | None) -> Parity:
     """Stage both towers' ONNX files, each compared with the original first."""
     step("the original's own answers")
-    gate = Gate(tower)
+    gate = Gate(tower, gpu=gpu)
     levels = gate.check_preparation()
     gate.run_original()
     give_back(tower)

@@ -6,10 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
 from wanwu.cli import app
+from wanwu.embedded.cuda import CUDA
+from wanwu.errors import SetupError
 from wanwu_export import publish as publishing
 from wanwu_export.banks import BankPlan
 
@@ -73,3 +76,21 @@ def test_a_label_file_of_another_bank_leaves_the_built_in_ones(planned):
         "seed18": "zh-short",
         "mine": None,
     }
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_the_weights_are_read(tmp_path):
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    command = ["export", str(tmp_path / "no-checkpoint"), "--device", "gpu"]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, SetupError)
+    assert "the device gpu cannot be used: onnxruntime has no CUDA" in str(done.exception)
+
+
+@pytest.mark.usefixtures("planned")
+def test_auto_says_on_which_device_an_export_is_compared():
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    done = CliRunner().invoke(app, ["export", "starter", "--device", "auto"])
+    assert "wanwu: device cpu: onnxruntime has no CUDA provider" in done.output
+    assert "device" not in CliRunner().invoke(app, ["export", "starter"]).output

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wanwu.bank import normalise
 from wanwu.contract import Calibration, Contract, Precision, Score
+from wanwu.embedded.cuda import CUDA
 from wanwu.errors import ModelError
 from wanwu.images import to_pixels
 from wanwu.rank import scores
@@ -308,6 +309,37 @@ def test_a_lower_precision_may_be_a_little_further_away(
             _check(Gate(tower), "image", folder, precision)
 
 
+def test_the_gate_names_the_device_that_it_ran_on(written, monkeypatch):
+    tower, folder = written
+    on_cpu = parity._session
+    monkeypatch.setattr(parity, "cuda_session", lambda path: on_cpu(path, False))  # stands for it
+    gate = Gate(tower, gpu="NVIDIA H100")
+    assert _check(gate, "image", folder, "fp16").device == "NVIDIA H100"
+    assert _check(Gate(tower), "image", folder).device == "CPU"
+
+
+def test_a_gpu_rounds_fp16_by_itself(written, monkeypatch):
+    tower, folder = written
+    on_cpu = parity._session
+    monkeypatch.setattr(parity, "cuda_session", lambda path: on_cpu(path, False))
+    monkeypatch.setattr(parity, "write_rounded", lambda *paths: pytest.fail("rounded on the CPU"))
+    assert _check(Gate(tower, gpu="NVIDIA H100"), "image", folder, "fp16").least_cosine > 0.999
+
+
+def test_int8_is_compared_on_the_cpu_that_it_is_for(written):
+    tower, folder = written
+    assert _check(Gate(tower, gpu="NVIDIA H100"), "image", folder, "int8").device == "CPU"
+
+
+@pytest.mark.skipif(
+    CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime has CUDA"
+)
+def test_a_gate_on_a_gpu_never_falls_back_to_the_cpu(written):
+    tower, folder = written
+    with pytest.raises(RuntimeError, match="has no CUDA provider"):
+        _check(Gate(tower, gpu="NVIDIA H100"), "image", folder)
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_the_gate_refuses_embeddings_that_are_not_of_unit_length(written, monkeypatch, side):
     tower, folder = written
@@ -483,14 +515,18 @@ def test_another_best_label_that_is_as_good_is_a_tie(
 
 
 def test_a_report_says_what_was_compared_and_the_worst_kind():
-    def checked(precision: str, **cosines: float) -> TowerParity:
+    def checked(precision: str, device: str = "CPU", **cosines: float) -> TowerParity:
         return TowerParity(
-            precision=precision, required_cosine=0.9, batches=BATCHES, cosines=cosines
+            precision=precision,
+            required_cosine=0.9,
+            batches=BATCHES,
+            cosines=cosines,
+            device=device,
         )
 
     towers = {
         "image": (checked("fp32", tiny=0.999999, noise=0.999998), checked("int8", tiny=0.9995)),
-        "text": (checked("fp32", emoji=1.0),),
+        "text": (checked("fp32", "NVIDIA H100", emoji=1.0),),
     }
     answers = Answers(pictures=10, ties=2, largest_difference=0.00012)
     rows = report(Parity(pixel_levels=0.25, towers=towers, answers=answers))
@@ -499,6 +535,7 @@ def test_a_report_says_what_was_compared_and_the_worst_kind():
         ("image tower, fp32", "cosine at least 0.999998 ('noise')"),
         ("image tower, int8", "cosine at least 0.999500 ('tiny')"),
         ("text tower, fp32", "cosine at least 1.000000 ('emoji')"),
+        ("compared on", "CPU, NVIDIA H100"),
         ("best label", "the same for 10 pictures, 2 of them ties"),
         ("probabilities", "at most 0.000120 apart"),
     ]

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,7 @@ WRITE = {name: getattr(publishing, name) for name in ("write_image_encoder", "wr
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
 EPOCH = 1_800_000_000
 MODELS = ("image_encoder", "text_encoder", "label_bank", "label_bank_pets")
+PROFILES = ("cpu", "gpu", "embedded", "embedded-gpu")
 STEPS = [
     "the original's own answers",
     "image tower to ONNX",
@@ -139,7 +142,7 @@ def test_the_first_export_becomes_version_1_of_every_model(exported):
     folder, published, _ = exported
     assert (published.version, published.unchanged) == (1, False)
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(MODELS)
-    configs = {f"configs/{profile}.pbtxt" for profile in ("cpu", "gpu", "embedded")}
+    configs = {f"configs/{profile}.pbtxt" for profile in PROFILES}
     for model in MODELS:
         files = (path for path in (folder / model).rglob("*") if path.is_file())
         found = {str(path.relative_to(folder / model)) for path in files}
@@ -173,6 +176,29 @@ def test_the_manifest_says_what_was_exported_and_with_what(exported, make_tower)
     assert release.tools["torch"] == torch.__version__
     assert (release.describe.templates, release.describe.alias) == ("bare", 0.5)
     assert release.served == dict.fromkeys(MODELS, 1)
+
+
+def test_an_export_with_the_package_of_cuda_names_its_onnxruntime(
+    publish_tiny: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(tool: str) -> str:
+        if tool == "onnxruntime":
+            raise PackageNotFoundError(tool)  # onnxruntime-gpu is a package of another name
+        return "1"
+
+    monkeypatch.setattr(publishing, "package_version", version)
+    tools = publish_tiny(tmp_path).release.tools
+    assert tools["onnxruntime"] == onnxruntime.__version__
+
+
+def test_a_manifest_made_on_the_cpu_can_be_read_by_releases_that_know_no_device(
+    publish_tiny: Publish, tmp_path: Path
+) -> None:
+    release = publish_tiny(tmp_path).release
+    assert {check.device for checks in release.parity.towers.values() for check in checks} == {
+        "CPU"
+    }
+    assert '"device"' not in (tmp_path / MANIFEST).read_text("utf-8")
 
 
 def test_the_manifest_holds_the_parity_report(exported):
@@ -586,3 +612,15 @@ def test_progress_tells_each_bank_and_how_far_it_is(make_tower, make_banks, fold
         progress=lambda *values: told.append(values),
     )
     assert told == [("default", 0, 2), ("default", 2, 2), ("pets", 0, 2), ("pets", 2, 2)]
+
+
+def test_exporting_again_brings_the_configs_that_an_earlier_release_lacked(
+    publish_tiny: Publish, tmp_path: Path
+) -> None:
+    publish_tiny(tmp_path)
+    configs = list(tmp_path.glob("*/configs/embedded-gpu.pbtxt"))
+    assert len(configs) == 4  # two towers and two banks
+    for config in configs:
+        config.unlink()
+    assert publish_tiny(tmp_path).unchanged
+    assert all(config.is_file() for config in configs)

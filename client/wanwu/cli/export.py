@@ -47,6 +47,13 @@ def export(
     bank: Annotated[str, typer.Option(help="The name of that bank.")] = "default",
     templates: Templates = None,
     keep: Keep = 3,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where the ONNX files run while they are compared: auto, cpu or gpu. "
+            "What is published is the same."
+        ),
+    ] = "cpu",
     allow_pickle: Annotated[
         bool,
         typer.Option("--allow-pickle", help="Read pickled weights where there are no safetensors."),
@@ -61,6 +68,7 @@ def export(
     import time
 
     from wanwu.cli.progress import steps
+    from wanwu.embedded.device import choose_device
     from wanwu.errors import InputError
 
     need_export("publish")
@@ -72,6 +80,9 @@ def export(
         raise InputError("--revision and --allow-pickle are for checkpoints; leave them out")
     chosen = read_precision(precision)
     plans = _plans(source, labels, bank, templates)
+    place = choose_device(device, None)
+    if device == "auto":
+        tell(f"device {place.kind}: {place.why}")
     started = time.monotonic()
     try:
         with steps() as progress:
@@ -84,6 +95,7 @@ def export(
                 step=progress.step,
                 progress=progress.count,
                 keep=keep,
+                gpu=place.why if place.kind == "gpu" else None,
             )
     except KeyboardInterrupt:
         tell("stopped; nothing was published", err=True)
