@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import importlib.util
 import io
 import sys
 from pathlib import Path
@@ -50,8 +51,7 @@ def cuda_session(
     """
     if CUDA not in onnxruntime.get_available_providers():
         raise RuntimeError(f"onnxruntime {onnxruntime.__version__} has no CUDA provider")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find
-        onnxruntime.preload_dlls()
+    _preload()
     provider = (CUDA, _provider_options(device_id, memory_mb, tf32))
     session = onnxruntime.InferenceSession(
         model, options, providers=[provider, "CPUExecutionProvider"], enable_fallback=False
@@ -62,6 +62,22 @@ def cuda_session(
             "the lines above this one say which library cannot be loaded"
         )
     return session
+
+
+def _preload() -> None:
+    """Load CUDA's and cuDNN's libraries from the packages `nvidia-*`, wherever they are installed.
+
+    onnxruntime looks beside itself alone, and an environment may take packages from another.
+    """
+    found = importlib.util.find_spec("nvidia")
+    places = (
+        [] if found is None else [Path(each) for each in found.submodule_search_locations or ()]
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find
+        for folder in (place / part for place in places for part in ("cu13/lib", "cudnn/lib")):
+            if folder.is_dir():
+                onnxruntime.preload_dlls(directory=str(folder))
+        onnxruntime.preload_dlls()
 
 
 def _provider_options(device_id: int, memory_mb: int, tf32: bool) -> dict[str, str]:
