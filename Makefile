@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test-slow: $(INSTALLED) ## Test every model family, version swaps, faults under 
 test-native: $(INSTALLED) ## Test serving, swaps and faults on Triton's onnxruntime backend (WANWU_TRITON_BACKENDS)
 	$(BIN)/pytest --profile cpu tests/serving tests/swaps tests/faults
 
+test-gpu: $(INSTALLED) ## Test on a GPU: serve, doctor, the gate, device memory; skipped without one
+	$(BIN)/pytest tests/gpu
+
 test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archive for no internet
 	$(BIN)/pytest tests/chart_live tests/airgap
 
@@ -82,6 +85,9 @@ bench-labels: $(INSTALLED) ## Measure a bank of 50,000 labels: building it, reco
 
 bench-load: $(MANIFEST) ## Measure a load on the embedded Triton: its knee, 80 and 150 % of it, the planner's queue
 	$(BIN)/python loadtest/bench/bench_load.py $(OPTIONS)
+
+bench-gpu: $(INSTALLED) ## Measure a GPU: onnxruntime, PyTorch, and Triton before the same towers
+	$(BIN)/python loadtest/bench/bench_gpu.py $(OPTIONS)
 
 BUNDLE ?= dist/wanwu.tar.gz
 IMAGES ?= gateway
