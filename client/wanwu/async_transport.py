@@ -17,7 +17,7 @@ from wanwu.channel_renewal import Channels
 from wanwu.transport import Instances, placed, served
 
 #: When an attempt started, and its answer or its failure.
-Outcome: TypeAlias = "tuple[float, Any, InferenceServerException | None]"
+Outcome: TypeAlias = tuple[float, Any, "InferenceServerException | None"]
 
 
 class AsyncTransport(Protocol):

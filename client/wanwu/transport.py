@@ -23,7 +23,7 @@ from wanwu.channel_renewal import Channels
 from wanwu.errors import WanwuError
 
 #: When an attempt started, and its answer or its failure.
-Outcome: TypeAlias = "tuple[float, Any, Exception | None]"
+Outcome: TypeAlias = tuple[float, Any, "Exception | None"]
 
 
 @dataclass(frozen=True)
