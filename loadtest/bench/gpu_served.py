@@ -76,14 +76,15 @@ class Server:
         with _called(job, callers) as processes:
             counts, spent, use = self._watch(job)
             found = [_end(process) for process in processes]
-        ms = sorted(each for one in found for each in one.ms) or [0.0]
+        answered = sorted(each for one in found for each in one.ms)
+        ms = answered or [0.0]
         return Cell(
             size=self._size,
             precision=self._running.options.model_repository.name,
             kind=kind,
             labels=labels,
             in_flight=in_flight,
-            rate=len(ms) / seconds,
+            rate=len(answered) / seconds,
             p50_ms=statistics.median(ms),
             p95_ms=ms[min(len(ms) - 1, int(len(ms) * 0.95))],
             batches={each.size: each.count for each in batch_times(counts)},
