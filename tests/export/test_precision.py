@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from torch import nn
 
 from wanwu.contract import Precision
@@ -74,3 +76,13 @@ def test_a_conversion_leaves_the_callers_logging_alone(written, tmp_path):
     before = logging.getLogger().level
     convert(written / "text.onnx", "int8", tmp_path / "lower.onnx")
     assert logging.getLogger().level == before
+
+
+def test_weights_of_images_have_seven_bits_so_that_no_processor_saturates(written, tmp_path):
+    convert(written / "image.onnx", "int8", tmp_path / "int8.onnx")
+    tensors = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    weights = [numpy_helper.to_array(tensor) for tensor in tensors]
+    signed = [weight for weight in weights if weight.dtype == np.int8]
+    assert signed
+    # Two products of an unsigned byte and such a weight fit into 16 bits.
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in signed) <= 64
