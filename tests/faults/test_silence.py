@@ -32,6 +32,7 @@ from support.fleet import (
     tiny_server,
     wait_until,
 )
+from support.serving import profile
 from wanwu import ServerError
 from wanwu.channel import Address
 from wanwu.embedded.server import EmbeddedServer, free_port
@@ -161,7 +162,8 @@ def test_a_lost_name_service_is_not_noticed_and_servers_are_found_after_it(
 
 def open_channels() -> int:
     kinds = (grpc.Channel, grpc.aio.Channel)
-    return sum(isinstance(each, kinds) for each in gc.get_objects())
+    # By the type: to read the class of an object may run its code.
+    return sum(issubclass(type(each), kinds) for each in gc.get_objects())
 
 
 @KINDS
@@ -182,6 +184,7 @@ def test_dead_addresses_behind_a_name_cost_nothing(
     assert max(call.seconds for call in calls) < 0.9
 
 
+@pytest.mark.skipif(profile() != "embedded", reason="the slow model runs on the Python backend")
 @KINDS
 def test_servers_that_are_slow_alike_get_hardly_any_duplicates(
     repository: Path, servers, port: int, kind: str
