@@ -71,6 +71,7 @@ REFUSED = [
         nested("triton", {"instances": {"image": 1}, "batching": {"queueTimeoutUs": 0}}),
         "triton.instances.image is 1, and with a limit",
     ),
+    ({"triton": {"profile": "cpu", **TENSORRT}}, "triton.profile is cpu, where no TensorRT runs"),
     (nested("triton.engineCache.claimName", "a"), "so nothing would be kept there"),
     (
         {"triton": {"profile": "cpu", "engineCache": {"claimName": "a"}, **TENSORRT}},

@@ -22,7 +22,10 @@ from wanwu.embedded.device import CPU, CudaError, Device, choose_device, try_cud
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 
 WANWU = Path(sys.executable).with_name("wanwu")
-NO_PROVIDER = "onnxruntime has no CUDA provider; run: pip install 'wanwu[server-gpu]'"
+NO_PROVIDER = (
+    "onnxruntime has no CUDA provider; for a GPU run: "
+    "pip uninstall -y onnxruntime && pip install 'wanwu[server-gpu]'"
+)
 #: What onnxruntime-gpu 1.28 prints without CUDA's libraries, without a driver, with an old one.
 NO_LIBRARY = (
     "[E:onnxruntime:Default, provider_bridge_ort.cc:2395 TryGetProviderInfo_CUDA] FAIL : Failed to "

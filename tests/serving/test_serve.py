@@ -274,3 +274,20 @@ def test_options_of_the_metrics_reach_triton(repository: Path) -> None:
         read_until(process, "Ctrl-C ends")
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as answer:
             assert b"nv_inference_request_summary_us" in answer.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--backends", "/opt/backends"], "came with the profile embedded"),
+        (["--metrics-config", "summaries"], "'summaries' is not KEY=VALUE"),
+        (
+            ["--metrics-config", "summary_latencies=true", "--metrics-port", "0"],
+            "came with --metrics-port 0, which closes the metrics",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(arguments: list[str], why: str) -> None:
+    done = subprocess.run([str(WANWU), "serve", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert why in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,13 @@ import typer
 from wanwu.cli.language import tell
 from wanwu.cli.options import ModelRepository
 from wanwu.embedded.profiles import BACKENDS_VARIABLE, Profile
+from wanwu.errors import InputError
 
 Port = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
 
 
 def serve(
+    context: typer.Context,
     model_repository: ModelRepository = Path("model_repository"),
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Port = 8001,
@@ -84,6 +88,13 @@ def serve(
     from wanwu.embedded.device import choose_device
     from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_ports
 
+    source = context.get_parameter_source("backends")  # the environment may name it for others
+    if profile == "embedded" and source is not None and source.name == "COMMANDLINE":
+        raise InputError(
+            f"--backends {backends} came with the profile embedded, which uses no such folder; "
+            "add --profile cpu or gpu"
+        )
+    check_metrics_config(metrics_config or (), metrics_port)
     started = time.monotonic()
     ready = False
     options = ServerOptions(
@@ -121,3 +132,22 @@ def serve(
     tell("ended" if ready else "ended before it was ready")
     if not ready:
         raise typer.Exit(1)
+
+
+def check_metrics_config(options: Sequence[str], metrics_port: int) -> None:
+    """Check the form of options for Triton's metrics, and that there are metrics.
+
+    Raises:
+        InputError: an option is not KEY=VALUE, or the metrics are closed.
+    """
+    for option in options:
+        if not re.fullmatch(r"[a-z_]+=\S+", option):
+            raise InputError(
+                f"--metrics-config {option!r} is not KEY=VALUE; expected one such as "
+                "summary_latencies=true"
+            )
+    if options and not metrics_port:
+        raise InputError(
+            f"--metrics-config {options[0]} came with --metrics-port 0, which closes the metrics; "
+            "leave one of them out"
+        )

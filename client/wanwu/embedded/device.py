@@ -28,6 +28,10 @@ CONFIG_NAMES = {"cpu": "embedded", "gpu": "embedded-gpu"}
 TRIAL_S = 120.0
 CUDA_LIBRARY = "libonnxruntime_providers_cuda.so"
 INSTALL_GPU = "pip install 'wanwu[server-gpu]'"
+NO_PROVIDER = (
+    "onnxruntime has no CUDA provider; for a GPU run: "
+    "pip uninstall -y onnxruntime && pip install 'wanwu[server-gpu]'"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def try_cuda() -> str:
         CudaError: that does not work.
     """
     if not _has_cuda_library():
-        raise CudaError(f"onnxruntime has no CUDA provider; run: {INSTALL_GPU}")
+        raise CudaError(NO_PROVIDER)
     own = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([own, *filter(None, sys.path)])}
     command = [sys.executable, "-m", "wanwu.embedded.cuda"]
@@ -169,7 +173,7 @@ def _why_hidden() -> str:
     try:
         installed = version("onnxruntime-gpu")
     except PackageNotFoundError:
-        return f"onnxruntime has no CUDA provider; run: {INSTALL_GPU}"
+        return NO_PROVIDER
     return (
         "onnxruntime has no CUDA provider, since the package onnxruntime was installed over "
         f"onnxruntime-gpu; run: pip uninstall -y onnxruntime && "
