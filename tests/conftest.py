@@ -28,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests that serve run on Triton's onnxruntime backend."""
+    """Add the option that runs the tests that serve on Triton's onnxruntime backend."""
     parser.addoption(
         "--profile",
         choices=("embedded", "cpu", "gpu"),

@@ -136,7 +136,7 @@ class Address:
         return {API_KEY_HEADER: self.api_key} if self.api_key else None
 
     def arguments(self, connections: int = 0) -> dict[str, Any]:
-        """Give what tritonclient's clients want; those of another number share no connection."""
+        """Return what tritonclient's clients want; those of another number share no connection."""
         tls = self.tls.arguments() if self.tls else {}
         # gRPC shares connections between channels whose arguments are all the same.
         arguments = [*CHANNEL_ARGS, ("wanwu.connections", connections)]

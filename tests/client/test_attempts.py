@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def history(*seconds: float, kind: str = "infer") -> History:
-    """Give the history of a client whose calls took so long."""
+    """Return the history of a client whose calls took so long."""
     past = History()
     for each in seconds:
         past.answered(kind, each)
@@ -29,7 +29,7 @@ def history(*seconds: float, kind: str = "infer") -> History:
 
 
 def starts(attempts: Attempts, clock: Clock) -> list[float]:
-    """Give when the attempts of a call start that is never answered."""
+    """Return when the attempts of a call start that is never answered."""
     began = clock.now
     times = []
     while (wait_s := attempts.wait_s()) is not None:
@@ -83,7 +83,7 @@ def test_behind_one_address_an_attempt_is_alone(clock: Clock) -> None:
 
 
 def pending(count: int) -> Attempts:
-    """Give the attempts of a call of which so many are under way."""
+    """Return the attempts of a call of which so many are under way."""
     attempts = Attempts(10.0, history(0.01), "infer", hedge=True)
     for _ in range(count):
         attempts.started()

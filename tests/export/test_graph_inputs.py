@@ -42,7 +42,7 @@ def tower(make_tower, padding: str, request: pytest.FixtureRequest):
 
 @pytest.fixture
 def run(tower, tmp_path: Path):
-    """Give a function that runs the tower's text graph on ids."""
+    """Return a function that runs the tower's text graph on ids."""
     write_text_encoder(tower, tmp_path / "model.onnx")
     loaded = session(tmp_path / "model.onnx")
     return lambda ids: loaded.run(None, {"INPUT_IDS": np.asarray(ids, np.int64)})

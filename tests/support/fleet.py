@@ -91,7 +91,7 @@ def tiny_repository(folder: Path) -> Path:
 
 
 def requests_of_slow(repository: Path) -> int:
-    """Give how many requests the servers of a repository have run by SLOW."""
+    """Return how many requests the servers of a repository have run by SLOW."""
     return sum(path.stat().st_size for path in (repository / SLOW / "1").glob("*.requests"))
 
 
@@ -110,7 +110,7 @@ def stopped(server: EmbeddedServer) -> Iterator[None]:
 
 
 def answered(server: EmbeddedServer) -> int:
-    """Give how many requests a server's text tower has answered."""
+    """Return how many requests a server's text tower has answered."""
     with triton.InferenceServerClient(server.url) as client:
         entries = client.get_inference_statistics(MODEL).model_stats
     return sum(entry.inference_count for entry in entries)
@@ -128,7 +128,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self, *, later: bool) -> None:
-        """Let nothing pass on the connections that are open; with `later`, on new ones neither."""
+        """Stop what would pass on the connections that are open; with `later`, on new ones neither."""
         self._passing.clear()
         if not later:
             self._passing = threading.Event()
