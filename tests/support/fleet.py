@@ -128,7 +128,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self, *, later: bool) -> None:
-        """Stop what would pass on the connections that are open; with `later`, on new ones neither."""
+        """Pass nothing on the connections that are open and, with `later`, on new ones."""
         self._passing.clear()
         if not later:
             self._passing = threading.Event()
