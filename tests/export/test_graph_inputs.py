@@ -30,21 +30,22 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture(params=["longest", "max_length"])
+@pytest.fixture(scope="module", params=["longest", "max_length"])
 def padding(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["right", "left"])
+@pytest.fixture(scope="module", params=["right", "left"])
 def tower(make_tower, padding: str, request: pytest.FixtureRequest):
     return text_tower(make_tower, padding=padding, pad_side=request.param)
 
 
-@pytest.fixture
-def run(tower, tmp_path: Path):
+@pytest.fixture(scope="module")
+def run(tower, tmp_path_factory: pytest.TempPathFactory):
     """Return a function that runs the tower's text graph on ids."""
-    write_text_encoder(tower, tmp_path / "model.onnx")
-    loaded = session(tmp_path / "model.onnx")
+    path = tmp_path_factory.mktemp("text") / "model.onnx"
+    write_text_encoder(tower, path)
+    loaded = session(path)
     return lambda ids: loaded.run(None, {"INPUT_IDS": np.asarray(ids, np.int64)})
 
 
