@@ -102,6 +102,8 @@ def test_a_triton_that_hangs_is_504(repository: Path, start_gateway) -> None:
 
 
 def test_probes_answer_while_pictures_are_decoded(gateway) -> None:
+    # Made first: that holds this process's interpreter for a second, and the probes with it.
+    large = _large_png()
     slowest = 0.0
     ended = threading.Event()
 
@@ -116,7 +118,6 @@ def test_probes_answer_while_pictures_are_decoded(gateway) -> None:
 
     probing = threading.Thread(target=probe)
     probing.start()
-    large = _large_png()
     for _ in range(2):
         assert post_picture(gateway.url, "/predict", large).status == 200
     ended.set()
