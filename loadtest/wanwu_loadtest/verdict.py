@@ -65,8 +65,9 @@ def find_knee(windows: Sequence[Window], *, p95_ms: float | None) -> Knee | None
 
 
 def _behind(window: Window, latency: Latency) -> bool:
-    # What was asked for at the very end of the stage is answered in the next one.
-    in_flight = window.planned_rate * latency.p95_ms / SECOND_MS
+    # What was sent at the very end of the stage is answered in the next one: in a short stage a
+    # single request is more than 3 % of them.
+    in_flight = max(1.0, window.planned_rate * latency.p95_ms / SECOND_MS)
     return window.rate * window.length_s + in_flight < window.sent * KEPT_UP
 
 

@@ -178,7 +178,7 @@ def test_cuda_does_not_search_convolutions_for_each_new_shape(render, model, val
 
 def test_cpus_are_told_nothing_of_cuda(render) -> None:
     for model in MODELS[:2]:
-        found = config(render(merged(CPU, TENSORRT)), model)
+        found = config(render(CPU), model)
         assert set(found.parameters) == {"intra_op_thread_count", "inter_op_thread_count"}
         assert not accelerators(found)
 
