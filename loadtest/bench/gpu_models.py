@@ -109,6 +109,7 @@ def _dual_tower(size: str) -> Any:
         image=ImageFeatures(model).eval(),
         text=TextFeatures(model, Named(), model.config.text_config).eval(),
         embedding_dim=DIM[size],
+        vocabulary=WORDS,
         image_geometry=Image(
             height=SIDE[size], width=SIDE[size], resize="squash", resample="bicubic"
         ),
