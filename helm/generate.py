@@ -112,7 +112,9 @@ def _leaf(key: str, value: Value) -> dict[str, Any]:
     described: dict[str, Any] = {"description": value.comment, **_type(key, value)}
     if choices := re.search(r"One of: ([^.]+)\.", value.comment):
         unknown = [""] if value.default == "" else []
-        described["enum"] = [*unknown, *(each.strip() for each in choices[1].split(","))]
+        described["enum"] = [*unknown, *map(yaml.safe_load, choices[1].split(","))]
+        if not all(isinstance(each, str) for each in described["enum"]):
+            del described["type"]  # true and false are no texts
     if key in PATTERNS:
         pattern = PATTERNS[key]
         described["pattern"] = f"^{pattern}$" if value.default else f"^({pattern})?$"

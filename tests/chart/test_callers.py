@@ -215,5 +215,8 @@ def test_the_notes_have_nothing_to_say_to_the_precision_of_a_profile(
     notes, profile, precision
 ) -> None:
     model = {"image": {"height": 8, "width": 8}, "precision": {"image": precision}}
-    quiet = nested("networkPolicy.gatewayFrom", [{"a": "b"}])
+    quiet = merged(
+        nested("networkPolicy.gatewayFrom", [{"a": "b"}]),
+        nested("gateway.autoscaling.enabled", False),
+    )
     assert "Note:" not in notes({"triton": {"profile": profile}, "model": model, **quiet})

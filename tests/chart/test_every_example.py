@@ -173,16 +173,17 @@ def test_every_object_says_what_it_is_of(render, file) -> None:
 
 
 @every_file
-def test_a_scaler_owns_the_number_of_pods_alone(render, file) -> None:
+def test_a_scaler_starts_from_its_least(render, file) -> None:
     objects = render(file)
     scaled = {
-        each["spec"]["scaleTargetRef"]["name"]
+        each["spec"]["scaleTargetRef"]["name"]: each["spec"]
         for each in objects
         if each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
     }
     for each in objects:
-        if each["kind"] in ("Deployment", "StatefulSet"):
-            assert ("replicas" in each["spec"]) != (each["metadata"]["name"] in scaled)
+        if scaler := scaled.get(each["metadata"]["name"]):
+            least = scaler.get("minReplicas", scaler.get("minReplicaCount"))
+            assert each["spec"]["replicas"] == least
 
 
 @every_file

@@ -15,6 +15,8 @@ import yaml
 
 from chart.rules.promtool import CHART, SOURCES, groups_of, render, rules_of, write_rules
 
+WATCHED = {"PodMonitor", "PrometheusRule"}
+OPERATOR = tuple(f"monitoring.coreos.com/v1/{kind}" for kind in sorted(WATCHED))
 DASHBOARD = CHART / "dashboards" / "wanwu.json"
 #: What Triton serves, by its own documentation; the live tests meet most of them.
 TRITON = {
@@ -168,9 +170,20 @@ def test_on_cpus_no_gpu_is_watched(need, tmp_path: Path) -> None:
 
 
 def test_without_monitoring_there_is_none_of_it(need) -> None:
-    objects = render(need, "monitoring.enabled=false", shown=())
+    values = ("monitoring.enabled=false", "autoscaling.driver=none")
+    objects = render(need, *values, shown=(), served=OPERATOR)
     assert objects
-    assert {"PodMonitor", "PrometheusRule"} & {each["kind"] for each in objects} == set()
+    assert not WATCHED & {each["kind"] for each in objects}
+
+
+@pytest.mark.parametrize(
+    ("served", "kinds"), [((), set()), (OPERATOR[:1], set()), (OPERATOR, WATCHED)]
+)
+def test_by_default_there_is_monitoring_where_the_operator_is(need, served, kinds) -> None:
+    objects = render(need, "monitoring.enabled=auto", shown=(), served=served)
+    assert WATCHED & {each["kind"] for each in objects} == kinds
+    dashboards = [name for name in of_kind(objects, "ConfigMap") if name.endswith("-dashboard")]
+    assert bool(dashboards) == bool(kinds)
 
 
 def test_the_dashboard_can_be_left_out(need) -> None:

@@ -14,6 +14,7 @@ from chart.rendering import CHART, merged, nested
 S3 = {"source": "s3", "s3": {"url": "s3://a/b", "endpoint": "https://s3", "existingSecret": "s"}}
 INGRESS = {"enabled": True, "host": "a.example.internal"}
 INGRESS_OF_NODES = nested("gateway.ingress", INGRESS)
+NO_SCALER = nested("autoscaling.driver", "none")
 SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
 JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
 URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
@@ -155,7 +156,7 @@ REFUSED = [
     (nested("gateway.ingress", INGRESS), "networkPolicy.gatewayFrom is empty"),
     (nested("gateway.resources.requests.cpu", None), "gateway.resources.requests.cpu is missing"),
     (nested("gateway", {"enabled": False, "ingress": INGRESS}), "gateway.enabled is false"),
-    (nested("autoscaling.driver", "keda"), "monitoring.enabled is false"),
+    (nested("monitoring.enabled", False), "prometheus-adapter and monitoring.enabled is false"),
     (merged(SCALED, nested("autoscaling.minReplicas", 11)), "autoscaling.minReplicas is 11"),
     (merged(SCALED, nested("autoscaling.minReplicas", 0)), "autoscaling.minReplicas is 0"),
     (nested("gateway.autoscaling.maxReplicas", 1), "gateway.autoscaling.minReplicas is 2"),
@@ -208,9 +209,9 @@ def test_every_rule_is_tested(said, rule: str) -> None:
     "values",
     [
         merged(SCALED, nested("triton.image.release", "25.08"), nested("autoscaling.p95Ms", 9000)),
-        nested("triton.latencyBucketsMs", [10, 20]),
+        merged(NO_SCALER, nested("triton.latencyBucketsMs", [10, 20])),
         merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")),
-        nested("autoscaling.minReplicas", 99),
+        merged(NO_SCALER, nested("autoscaling.minReplicas", 99)),
         nested("triton.resources", {"requests": {"cpu": 4}, "limits": {"cpu": "4000m"}}),
         *(
             nested(

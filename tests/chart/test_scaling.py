@@ -28,12 +28,19 @@ def triggers(objects) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("values", [ADAPTER, KEDA], ids=["prometheus-adapter", "keda"])
-def test_a_scaler_owns_the_number_of_pods(render, values) -> None:
-    assert "replicas" not in one(render(values), "Deployment", "-triton")["spec"]
+def test_without_a_cluster_a_scaler_starts_from_its_least(render, values) -> None:
+    objects = render(merged(values, nested("gateway.autoscaling.minReplicas", 3)))
+    for name in ("-triton", "-gateway"):
+        assert one(objects, "Deployment", name)["spec"]["replicas"] == 3
+
+
+def test_by_default_gpu_utilization_p95_and_queue_scale_triton(render) -> None:
+    signals = [each[each["type"].lower()]["metric"]["name"] for each in hpa(render())["metrics"]]
+    assert signals == ["wanwu_gpu_utilization", "wanwu_p95_ms", "wanwu_queue_ms"]
 
 
 def test_without_a_scaler_the_values_say_how_many(render) -> None:
-    objects = render(nested("triton.replicas", 5))
+    objects = render(merged(nested("triton.replicas", 5), nested("autoscaling.driver", "none")))
     assert one(objects, "Deployment", "-triton")["spec"]["replicas"] == 5
     assert "ScaledObject" not in kinds(objects)
     assert "HorizontalPodAutoscaler" not in kinds(objects, "triton")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chart.cluster import KeptObjects, cluster
+from chart.cluster import KINDS, KeptObjects, cluster
 from chart.rendering import CHART, NAME, NAMESPACE, NEEDED, RELEASE, Object, merged, nested, one
 
 Helm = Callable[..., str]
@@ -53,6 +53,67 @@ def test_an_upgrade_keeps_the_keys(helm: Helm, served) -> None:
     config = served[0].kept[f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-triton"]
     assert "max_batch_size: 8" in config["data"]["image_encoder.pbtxt"]
     assert served[0].secret(NAMESPACE, KEYS)["data"] == first
+
+
+SCALED = {
+    "autoscaling": {"minReplicas": 3, "maxReplicas": 9},
+    "gateway": {"autoscaling": {"minReplicas": 3}},
+}
+UNSCALED = merged(
+    nested("autoscaling.driver", "none"), nested("gateway.autoscaling.enabled", False)
+)
+
+
+def deployment(served, component: str) -> Object:
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}-{component}"
+    found: Object = served[0].kept[path]
+    return found
+
+
+@pytest.mark.parametrize("component", ["triton", "gateway"])
+@pytest.mark.parametrize("before", [UNSCALED, SCALED], ids=["scaler turned on", "scaler goes on"])
+@pytest.mark.parametrize(("live", "kept"), [(6, 6), (1, 3), (0, 3)])
+def test_an_upgrade_keeps_the_live_number_of_pods(
+    helm: Helm, served, before, component, live, kept
+) -> None:
+    helm("install", values=before)
+    deployment(served, component)["spec"]["replicas"] = live
+    helm("upgrade", values=merged(SCALED, nested("triton.batching.maxBatchSize", 8)))
+    assert deployment(served, component)["spec"]["replicas"] == kept
+
+
+def test_an_upgrade_keeps_the_pods_of_a_gateway_with_claims(helm: Helm, served) -> None:
+    audited = merged(SCALED, nested("gateway.audit.mode", "pvc"))
+    helm("install", values=audited)
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/{NAME}-gateway"
+    served[0].kept[path]["spec"]["replicas"] = 5
+    helm("upgrade", values=audited)
+    assert served[0].kept[path]["spec"]["replicas"] == 5
+
+
+def test_a_fleet_above_the_scalers_most_is_brought_to_it(helm: Helm, served) -> None:
+    helm("install", values=SCALED)
+    deployment(served, "triton")["spec"]["replicas"] = 12
+    helm("upgrade", values=SCALED)
+    assert deployment(served, "triton")["spec"]["replicas"] == 9
+
+
+def test_the_notes_say_what_scaling_still_needs(helm: Helm) -> None:
+    found = helm("install", values=SCALED)
+    assert "Triton scales from 3 to 9 pods by GPU utilization, P95 latency and queue time" in found
+    assert "It stays at 3 until the cluster has:\n- the Prometheus operator" in found
+    assert "external.metrics.k8s.io/v1beta1: kubectl apply -k k8s/prometheus-adapter" in found
+    assert "monitoring.labels is empty" not in found
+
+
+def test_where_all_is_there_the_notes_ask_for_nothing(helm: Helm, monkeypatch) -> None:
+    operator = ["PodMonitor", "PrometheusRule"]
+    monkeypatch.setitem(KINDS, "monitoring.coreos.com/v1", operator)
+    for group in ("custom", "external"):
+        monkeypatch.setitem(KINDS, f"{group}.metrics.k8s.io/v1beta1", ["MetricValue"])
+    found = helm("install", values=SCALED)
+    assert "It stays at" not in found
+    assert "monitoring.labels is empty: a Prometheus that selects PodMonitors by label" in found
 
 
 def test_a_rendering_that_asks_the_cluster_keeps_the_keys_too(helm: Helm, served) -> None:

@@ -59,7 +59,9 @@ def test_a_pod_is_planned_for_no_more_than_it_was_measured_to_keep_up_with() -> 
 
 
 def test_cost_is_that_of_all_gpus() -> None:
-    values = chart_values({"triton": {"gpu": {"count": 2}, "replicas": 3}})
+    values = chart_values(
+        {"triton": {"gpu": {"count": 2}, "replicas": 3}, "autoscaling": {"driver": "none"}}
+    )
     answer = answered(100, 100, values=values, price=Price(10.0, "CNY"))
     assert answer.outcome.pod_hours == pytest.approx(3)
     assert answer.cost == pytest.approx(60)
@@ -93,7 +95,6 @@ def test_plan_prints_a_table_and_what_to_change(tmp_path: Path) -> None:
     assert "one pod keeps a P95 of 50 ms up to" in done.output
     assert "08:00" in done.output
     assert "CNY" in done.output
-    assert "autoscaling.driver is none by default; prometheus-adapter is sim" in done.output
     assert "autoscaling.maxReplicas is 10 and the peak needs" in done.output
     assert "a pod's start is taken as 900 s, the most the chart allows" in done.output
 

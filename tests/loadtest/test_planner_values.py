@@ -103,7 +103,7 @@ def test_every_example_of_the_chart_is_read(path: Path) -> None:
 
 
 def test_values_of_a_chart_that_has_this_one_as_a_part_are_read() -> None:
-    assert chart_values({"global": {"region": "cn"}}).driver == "none"
+    assert chart_values({"global": {"region": "cn"}}).driver == "prometheus-adapter"
 
 
 def test_an_example_says_what_it_says() -> None:

@@ -13,7 +13,7 @@ from wanwu.cli.packages import needs
 from wanwu.errors import InputError
 
 if TYPE_CHECKING:
-    from wanwu_loadtest.planner import Answer, ChartValues, Faults, Price, Sweep
+    from wanwu_loadtest.planner import Answer, Faults, Price, Sweep
 
 #: Trials of a sweep that are shown.
 SHOWN = 8
@@ -95,7 +95,7 @@ def plan(
         from wanwu_loadtest.planner import answer as answered
         from wanwu_loadtest.results import Results
 
-    chart, supposed = _with_driver(read_values(values or []))
+    chart = read_values(values or [])
     if with_sweep and chart.driver == "none":
         raise InputError(
             "--sweep was given and autoscaling.driver is none, so there are no targets; "
@@ -124,20 +124,11 @@ def plan(
     if as_json:
         typer.echo(json.dumps(as_dict(answer, swept), ensure_ascii=False, indent=2))
         return
-    _show(answer, supposed)
+    _show(answer)
     if swept is not None:
         _show_sweep(swept)
     if out is not None:
         tell(f"wrote {out / 'plan.json'} and {out / 'plan.png'}")
-
-
-def _with_driver(chart: ChartValues) -> tuple[ChartValues, bool]:
-    """Suppose a scaler where nobody has said that there is none."""
-    from dataclasses import replace
-
-    if "autoscaling.driver" in chart.given:
-        return chart, False
-    return replace(chart, driver="prometheus-adapter"), True
 
 
 def _price(per_hour: float | None, currency: str) -> Price | None:
@@ -155,13 +146,11 @@ def _faults(lost_node_h: float | None, slow_pod_h: float | None) -> Faults:
     )
 
 
-def _show(answer: Answer, supposed: bool) -> None:
+def _show(answer: Answer) -> None:
     _show_pod(answer)
     _show_hours(answer)
     _show_simulation(answer)
     values = answer.scenario.values
-    if supposed:
-        say("  autoscaling.driver is none by default; prometheus-adapter is simulated")
     if answer.plan.peak_replicas > values.max_replicas:
         say(
             f"  autoscaling.maxReplicas is {values.max_replicas} and the peak needs "

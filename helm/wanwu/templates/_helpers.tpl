@@ -150,3 +150,14 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/*
+Pods of a workload that a scaler owns, (list . kind component bounds): the live number within the
+scaler's bounds, or its least. A manifest without a number would set 1 as a scaler is turned on.
+*/}}
+{{- define "wanwu.liveReplicas" -}}
+{{- $root := index . 0 -}}{{- $bounds := index . 3 -}}
+{{- $name := printf "%s-%s" (include "wanwu.fullname" $root) (index . 2) -}}
+{{- $live := lookup "apps/v1" (index . 1) $root.Release.Namespace $name | default dict -}}
+{{- dig "spec" "replicas" 0 $live | int | min (int $bounds.maxReplicas) | max (int $bounds.minReplicas) -}}
+{{- end -}}

@@ -35,7 +35,7 @@ class ChartValues:
     `given` are the paths that a values file has set.
     """
 
-    driver: str = _value("autoscaling.driver", "none")
+    driver: str = _value("autoscaling.driver", "prometheus-adapter")
     min_replicas: int = _value("autoscaling.minReplicas", 2, 1)
     max_replicas: int = _value("autoscaling.maxReplicas", 10, 1)
     gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0.001)

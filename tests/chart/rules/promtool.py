@@ -40,14 +40,21 @@ Labels = dict[str, str]
 
 
 def render(
-    need: Need, *values: str, shown: Sequence[str] = ("monitoring/*.yaml",)
+    need: Need,
+    *values: str,
+    shown: Sequence[str] = ("monitoring/*.yaml",),
+    served: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Give a release's objects from some of its templates; `values` are as for `helm --set`."""
+    """Give a release's objects from some of its templates; `values` are as for `helm --set`.
+
+    `served` are the APIs of the cluster beyond those of Kubernetes.
+    """
     helm = shutil.which("helm")
     need(helm is not None, "helm")
     command = [str(helm), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}"]
     command += [f"--set={each}" for each in (*NEEDED, *values)]
     command += [f"--show-only=templates/{each}" for each in shown]
+    command += [f"--api-versions={each}" for each in served]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]

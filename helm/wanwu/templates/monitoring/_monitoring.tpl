@@ -1,3 +1,10 @@
+{{/* "true" where monitoring is rendered: by auto where the cluster has the Prometheus operator's kinds. */}}
+{{- define "wanwu.monitoring.on" -}}
+{{- $enabled := toString .Values.monitoring.enabled -}}
+{{- $served := and (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor") (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PrometheusRule") -}}
+{{- if or (eq $enabled "true") (and (eq $enabled "auto") $served) }}true{{ end -}}
+{{- end -}}
+
 {{/* What Prometheus calls a scrape of these pods: its operator names the job NAMESPACE/PODMONITOR. */}}
 {{- define "wanwu.monitoring.job" -}}
 {{- $root := index . 0 -}}
