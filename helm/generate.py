@@ -1,7 +1,8 @@
 """Writes the chart's README.md and values.schema.json from values.yaml, its manual.
 
 And the list of its keys for `wanwu plan`, which reads values files where there is no chart; and the
-model repository's configs for CPU and GPU nodes, which `static_configs` renders by helm.
+model repository's configs for CPU and GPU nodes, which `static_configs` renders by helm. And it
+copies the table of Triton's known faults into the chart.
 
 A comment that begins with "# -- " describes the key below it. In it "One of: a, b." is an
 enumeration, and "1 to 9" in its first line the bounds of a number.
@@ -22,8 +23,10 @@ from value_types import PATTERNS, TYPES
 
 CHART = Path(__file__).parent / "wanwu"
 KEYS = CHART.parents[1] / "loadtest" / "wanwu_loadtest" / "planner" / "chart_values.txt"
+#: Known faults of Triton's releases, which the client reads too.
+RELEASES = CHART.parents[1] / "client" / "wanwu" / "data" / "triton-releases.json"
 #: Maps with defaults, which are documented as a whole.
-OPEN = {"resources", "dnsNamespace", "dashboardLabels"}
+OPEN = {"resources", "annotations", "dnsNamespace", "dashboardLabels"}
 
 _KEY = re.compile(r"( *)([A-Za-z0-9]+):(?: |$)")
 
@@ -156,6 +159,7 @@ def outputs() -> dict[Path, str]:
         CHART / "values.schema.json": schema,
         CHART / "README.md": readme_of(values),
         KEYS: "".join(f"{each.path}\n" for each in values),
+        CHART / "files" / RELEASES.name: RELEASES.read_text(encoding="utf-8"),
         **static_configs(CHART),
     }
 

@@ -48,6 +48,7 @@ PATTERNS = {
         (
             *("claimName", "existingSecret", "clientSecret", "keysSecret", "jwksSecret"),
             *("tlsSecret", "storageClassName", "className"),
+            *("runtimeClassName", "priorityClassName", "schedulerName"),
         ),
         _NAME,
     ),
@@ -95,6 +96,11 @@ _TOLERATION = _object(
     effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
     tolerationSeconds={"type": "integer"},
 )
+#: Lists that Kubernetes knows more of than the chart.
+_NAMED = {
+    "type": "array",
+    "items": {"type": "object", "required": ["name"], "properties": {"name": _STRING}},
+}
 _PARENT = _object(
     ["name"],
     name=_text(_NAME),
@@ -139,6 +145,17 @@ TYPES: dict[str, dict[str, Any]] = {
     "parentRefs": {"type": "array", "items": _PARENT},
     "hostnames": {"type": "array", "items": _text(PATTERNS["host"])},
     "issuerRef": _object([], name=_STRING, kind=_STRING, group=_STRING),
+    "ipFamilies": {
+        "type": "array",
+        "items": {"enum": ["IPv4", "IPv6"]},
+        "maxItems": 2,
+        "uniqueItems": True,
+    },
+    "podLabels": _LABELS,
+    "resourceClaims": _NAMED,
+    "extraEnv": _NAMED,
+    "extraVolumes": _NAMED,
+    "extraVolumeMounts": _NAMED,
     "settings": {
         "type": "object",
         "propertyNames": {

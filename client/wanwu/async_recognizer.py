@@ -170,6 +170,10 @@ class AsyncRecognizer:
         """Return where a model's instances run."""
         return await self._wire.instances(model, timeout_s=self.timeout_s)
 
+    async def server_version(self) -> str:
+        """Return the version of Triton, such as 2.51.0."""
+        return await self._wire.server_version(timeout_s=self.timeout_s)
+
     async def close(self) -> None:
         """Let go of the connection."""
         if self._made is not None and not self._closed:

@@ -40,6 +40,9 @@ class AsyncTransport(Protocol):
     async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
         """Return where a model's instances run."""
 
+    async def server_version(self, *, timeout_s: float) -> str:
+        """Return the version that the server reports of itself."""
+
 
 class AsyncGrpcTransport:
     """As `GrpcTransport`; to be made and used inside one event loop."""
@@ -75,6 +78,10 @@ class AsyncGrpcTransport:
     async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
         """Return where a model's instances run, as `GrpcTransport.instances`."""
         return placed(await self._call("get_model_config", model, timeout_s, model_name=model))
+
+    async def server_version(self, *, timeout_s: float) -> str:
+        """Return the version that the server reports, as `GrpcTransport.server_version`."""
+        return str((await self._call("get_server_metadata", None, timeout_s)).version)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -12,6 +12,7 @@ from wanwu.rank import scores
 from wanwu.recognizer import Recognizer
 from wanwu.samples import cat_photo
 from wanwu.transport import Instances
+from wanwu.triton_releases import lacking, table
 
 TOWERS = ("image_encoder", "text_encoder")
 MODELS = (*TOWERS, "label_bank")
@@ -29,11 +30,13 @@ NOT_READY = "it answers but is not ready; wait, or read its log for a model that
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome. `detail` says what was seen, and what to do when it is not ok."""
+    """One check's outcome. `detail` says what was seen, and what to do about it."""
 
     what: str
     ok: bool
     detail: str
+    #: It is ok and still something to act on.
+    warning: bool = False
 
 
 def examine(recognizer: Recognizer) -> Iterator[Finding]:
@@ -44,6 +47,7 @@ def examine(recognizer: Recognizer) -> Iterator[Finding]:
         yield Finding("server", False, str(error))
         return
     yield Finding("server", ready, "ready" if ready else NOT_READY)
+    yield _release(recognizer)
     models = [_guard(f"model {model}", lambda m=model: _model(recognizer, m)) for model in MODELS]  # type: ignore[misc]
     yield from models
     if not all(model.ok for model in models):
@@ -72,6 +76,25 @@ def _model(recognizer: Recognizer, model: str) -> tuple[bool, str]:
     if recognizer.is_ready(model):
         return True, "ready"
     return False, "not ready; export the model again, or load it, and read the server's log"
+
+
+def _release(recognizer: Recognizer) -> Finding:
+    """Return what is known of this release of Triton; old ones answer right all the same."""
+    try:
+        version = recognizer.server_version()
+    except SetupError:
+        return Finding("release", True, "not said: the server restricts its metadata protocol")
+    faults = lacking(version)
+    if not faults:
+        return Finding("release", True, f"Triton {version} has no fault known on {table().checked}")
+    ids = ", ".join(name for fault in faults for name in fault.ids)
+    return Finding(
+        "release",
+        True,
+        f"Triton {version} lacks the fixes for {ids}; serve others with release "
+        f"{faults[-1].fixed_in} or later",
+        warning=True,
+    )
 
 
 def _device(recognizer: Recognizer) -> tuple[bool, str]:

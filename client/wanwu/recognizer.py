@@ -230,6 +230,14 @@ class Recognizer:
         """
         return self._wire.instances(model, timeout_s=self.timeout_s)
 
+    def server_version(self) -> str:
+        """Return the version of Triton, such as 2.51.0.
+
+        Raises:
+            SetupError: the server restricts its metadata protocol.
+        """
+        return self._wire.server_version(timeout_s=self.timeout_s)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._wire.close()

@@ -55,6 +55,9 @@ class Transport(Protocol):
     def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
         """Return where a model's instances run."""
 
+    def server_version(self, *, timeout_s: float) -> str:
+        """Return the version that the server reports of itself."""
+
 
 class GrpcTransport:
     """gRPC to one address, which may be a name for several servers.
@@ -119,6 +122,14 @@ class GrpcTransport:
             SetupError: the server restricts its model-config protocol.
         """
         return placed(self._call("get_model_config", model, timeout_s, model_name=model))
+
+    def server_version(self, *, timeout_s: float) -> str:
+        """Return the version that the server reports of itself, such as 2.51.0.
+
+        Raises:
+            SetupError: the server restricts its metadata protocol.
+        """
+        return str(self._call("get_server_metadata", None, timeout_s).version)
 
     def close(self) -> None:
         """Close the channel."""

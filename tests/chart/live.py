@@ -96,13 +96,17 @@ def secrets_of(objects: list[Object]) -> Secrets:
     }
 
 
+#: Options that came after 2.51, the release that PyPI has.
+NEWER = ("--grpc-max-response-pool-size",)
+
+
 class ChartServer(EmbeddedServer):
     """The Triton that PyPI ships, started by the chart's command line."""
 
     def __init__(self, options: ServerOptions, container: Container) -> None:
         super().__init__(options)
         self.admin_key = container.environment["WANWU_ADMIN_KEY"]
-        self._rendered = container.arguments
+        self._rendered = [each for each in container.arguments if not each.startswith(NEWER)]
         (folder,) = (each for each in self._rendered if each.startswith("--model-repository="))
         self.models = Path(folder.partition("=")[2])
 

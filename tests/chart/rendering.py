@@ -95,6 +95,11 @@ def kinds(objects: list[Object], component: str = "") -> set[str]:
     }
 
 
+def of_release(release: str) -> dict[str, Any]:
+    """Return values for a release of Triton, whatever is known of it."""
+    return {"triton": {"image": {"release": release}, "acceptKnownVulnerabilities": True}}
+
+
 def pod_of(thing: Object) -> Object:
     """Give the pod's spec of a workload, or of a pod."""
     spec: Object = thing["spec"]

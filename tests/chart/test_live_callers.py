@@ -33,6 +33,7 @@ HERE = {
     "triton": {
         "profile": "cpu",
         "image": {"release": "24.10"},
+        "acceptKnownVulnerabilities": True,
         "warmup": False,
         "batching": {"queueTimeoutUs": 2000000},
         "exitTimeoutSeconds": 2,
@@ -298,7 +299,7 @@ def test_tls_for_everybody_and_the_command_line_of_a_newer_release_are_taken_too
     render, model, secrets, secured: ChartServer, repository: Path, tmp_path: Path
 ) -> None:
     own = {
-        "image": {"release": "26.07"},
+        "image": {"release": "26.08"},
         "tls": {"enabled": True, "existingSecret": f"{NAME}-triton-tls"},
         "security": {"existingSecret": "triton-keys"},
     }

@@ -31,6 +31,7 @@ def objects(render, model) -> list[dict]:
     values = {
         "profile": "cpu",
         "image": {"release": "24.10"},
+        "acceptKnownVulnerabilities": True,
         "resources": {"limits": {"cpu": 2}},
         "batching": {
             "maxBatchSize": 16,

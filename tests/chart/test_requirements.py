@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from chart.rendering import CHART, merged, nested
+from chart.rendering import CHART, merged, nested, of_release
 
 S3 = {"source": "s3", "s3": {"url": "s3://a/b", "endpoint": "https://s3", "existingSecret": "s"}}
 INGRESS = {"enabled": True, "host": "a.example.internal"}
@@ -25,6 +25,18 @@ IMAGE_VOLUME = {"repository": {"source": "image", "image": {"repository": "m", "
 #: Values, and what the message says first. They are rendered for Kubernetes 1.32.
 REFUSED = [
     ({"imageRegistry": ""}, "imageRegistry is empty"),
+    (nested("triton.resourceClaims", [{"name": "gpu"}]), "so a pod would ask for GPUs twice"),
+    (
+        nested("triton", {"resourceClaims": [{"name": "gpu"}], "gpu": {"count": 0}}),
+        "triton.resourceClaims is set and this is Kubernetes v1.32",
+    ),
+    (nested("triton.grpc.maxConnectionAgeMs", 19000), "maxConnectionAgeMs is 19000, up to a tenth"),
+    (nested("triton.preStopSeconds", 10), "maxConnectionAgeMs is 15000, up to a tenth"),
+    (
+        nested("triton.image.release", "26.05"),
+        "triton.image.release is 26.05, which lacks the fixes for CVE-2026-47606, CVE-2026-47627, "
+        "CVE-2026-47628, CVE-2026-47629, CVE-2026-47630, bulletin 5875, server#8870: set 26.08 or",
+    ),
     (nested("fullnameOverride", "1st"), "the objects would be called 1st…"),
     (
         nested("triton.resources.limits.cpu", "1500m"),
@@ -208,7 +220,7 @@ def test_every_rule_is_tested(said, rule: str) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        merged(SCALED, nested("triton.image.release", "25.08"), nested("autoscaling.p95Ms", 9000)),
+        merged(SCALED, of_release("25.08"), nested("autoscaling.p95Ms", 9000)),
         merged(NO_SCALER, nested("triton.latencyBucketsMs", [10, 20])),
         merged(SCALED, nested("autoscaling.gpuSource", "dcgm-mig")),
         merged(NO_SCALER, nested("autoscaling.minReplicas", 99)),

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from chart.rendering import CI_FILES, arguments, nested, one, triton
+from chart.live import NEWER
+from chart.rendering import CI_FILES, arguments, nested, of_release, one, triton
 from wanwu.channel import API_KEY_HEADER
 from wanwu.embedded.server import ADMIN_KEY_NAME, ADMIN_PROTOCOLS, triton_folder
 
-#: Options that came after 2.51, with the release that brought them. None is used yet.
-NEWER: dict[str, str] = {}
 GROUPS = {
     *("health", "metadata", "inference", "shared-memory", "model-config"),
     *("model-repository", "statistics", "trace", "logging"),
@@ -46,9 +45,9 @@ def test_the_rendered_config_is_the_one_that_is_served(render) -> None:
 
 
 def test_connections_end_so_that_callers_find_new_pods(render) -> None:
-    grpc = {"maxConnectionAgeMs": 1000000, "maxConnectionAgeGraceMs": 5000}
+    grpc = {"maxConnectionAgeMs": 12000, "maxConnectionAgeGraceMs": 5000}
     found = arguments(triton(render({"triton": {"grpc": grpc}})))
-    assert found["--grpc-max-connection-age"] == ["1000000"]
+    assert found["--grpc-max-connection-age"] == ["12000"]
     assert found["--grpc-max-connection-age-grace"] == ["5000"]
 
 
@@ -82,8 +81,18 @@ def test_http_leaves_only_health_open(render) -> None:
     ],
 )
 def test_latency_is_measured_as_the_release_can(render, release, configs) -> None:
-    found = arguments(triton(render(nested("triton.image.release", release))))
+    found = arguments(triton(render(of_release(release))))
     assert found["--metrics-config"] == configs
+
+
+@pytest.mark.parametrize(
+    ("release", "bound"), [("26.08", ["8"]), ("25.03", ["8"]), ("25.02", None)]
+)
+def test_the_responses_of_a_request_are_bounded_where_the_release_can(
+    render, release, bound
+) -> None:
+    found = arguments(triton(render(of_release(release))))
+    assert found.get("--grpc-max-response-pool-size") == bound
 
 
 def test_keys_come_from_the_secret_and_are_in_no_manifest(render) -> None:

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
-from chart.rendering import CI_FILES, MODEL, ROOT, merged, nested, one
+from chart.rendering import CI_FILES, MODEL, ROOT, merged, nested, of_release, one
 
 MODELS = ("image_encoder", "text_encoder", "label_bank")
 CPU = nested("triton.profile", "cpu")
@@ -211,7 +211,7 @@ def test_without_the_models_size_there_is_no_profile_and_no_warm_up(render) -> N
 @pytest.mark.parametrize(
     "change",
     [
-        nested("triton.image.release", "26.08"),
+        nested("triton.image.release", "26.09"),
         nested("triton.tensorrt.optimizationLevel", 5),
         nested("model.fingerprint", "1"),
         nested("triton.batching.maxBatchSize", 8),
@@ -248,7 +248,7 @@ def test_the_histogram_has_the_buckets_of_the_values(render) -> None:
 
 @pytest.mark.parametrize(("release", "has"), [("25.12", False), ("26.01", True), ("26.08", True)])
 def test_only_a_release_that_has_the_histogram_is_told_of_it(render, release, has) -> None:
-    found = config(render(nested("triton.image.release", release)), "image_encoder")
+    found = config(render(of_release(release)), "image_encoder")
     assert found.HasField("model_metrics") is has
 
 

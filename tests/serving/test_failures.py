@@ -89,6 +89,31 @@ def test_doctor_finds_a_sound_server_sound(recognizer: Recognizer) -> None:
     }
 
 
+def test_doctor_names_what_the_release_lacks(recognizer: Recognizer) -> None:
+    (release,) = [finding for finding in examine(recognizer) if finding.what == "release"]
+    assert release.ok
+    assert release.warning
+    assert release.detail.startswith("Triton 2.51.0 lacks the fixes for CVE-2025-23310, ")
+    assert release.detail.endswith("server#8870; serve others with release 26.08 or later")
+
+
+def test_doctor_warns_of_a_release_and_does_not_fail(server: EmbeddedServer) -> None:
+    command = [str(WANWU), "doctor", "--url", server.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "WARN release: Triton 2.51.0 lacks the fixes for" in done.stdout
+
+
+def test_doctor_is_content_where_the_metadata_is_restricted(repository: Path) -> None:
+    restricted = ("--grpc-restricted-protocol=metadata:secret=1",)
+    options = server_options(
+        repository, grpc_port=free_port(), metrics_port=None, arguments=restricted
+    )
+    with EmbeddedServer(options) as server, Recognizer(server.url) as client:
+        (release,) = [finding for finding in examine(client) if finding.what == "release"]
+    assert release.detail == "not said: the server restricts its metadata protocol"
+
+
 def test_doctor_names_the_device_of_the_towers(recognizer: Recognizer) -> None:
     (device,) = [finding for finding in examine(recognizer) if finding.what == "device"]
     assert device.detail == "image_encoder on CPU (2 instances), text_encoder on CPU (2 instances)"

@@ -18,8 +18,15 @@ from pathlib import Path
 import pytest
 
 from support.serving import profile, serve_arguments, server_options
-from wanwu import SetupError
-from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_platform, free_port
+from wanwu import Recognizer, SetupError
+from wanwu.embedded.server import (
+    TRITON_VERSION,
+    EmbeddedServer,
+    ServerOptions,
+    check_platform,
+    free_port,
+)
+from wanwu.samples import cat_photo
 
 WANWU = Path(sys.executable).with_name("wanwu")
 
@@ -134,6 +141,47 @@ def test_serve_tells_address_versions_and_where_the_admin_key_is(
         process.send_signal(signal.SIGINT)
         process.wait(10)
     assert not key_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("0.0.0.0", True), ("127.0.0.2", False), ("localhost", False)],  # noqa: S104
+)
+def test_serve_warns_where_other_machines_reach_it(
+    repository: Path, host: str, warned: bool
+) -> None:
+    ports = ("--grpc-port", str(free_port()), "--metrics-port", "0")
+    with start_serve(repository, *ports, "--host", host) as process:
+        printed = "".join(read_until(process, "Ctrl-C ends"))
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert (f"{host} is reached from other machines, and this Triton, 2.51.0" in printed) is warned
+
+
+def test_serve_listens_on_ipv6(repository: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    grpc, http, metrics = (free_port() for _ in range(3))
+    ports = ("--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics)
+    with start_serve(repository, *map(str, ports), "--host", "::1") as process:
+        printed = "".join(read_until(process, "Ctrl-C ends"))
+        assert f"gRPC at [::1]:{grpc}" in printed
+        assert f"metrics at http://[::1]:{metrics}/metrics" in printed
+        assert "is reached from other machines" not in printed
+        with Recognizer(f"[::1]:{grpc}") as client:
+            assert client.recognize(cat_photo()).top.label
+        for port, path in ((http, "v2/health/ready"), (metrics, "metrics")):
+            with urllib.request.urlopen(f"http://[::1]:{port}/{path}") as answer:
+                assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+def test_the_version_that_serve_names_is_that_of_the_server(server: EmbeddedServer) -> None:
+    with Recognizer(server.url) as client:
+        assert client.server_version() == TRITON_VERSION
 
 
 def test_serving_writes_nothing_into_the_installed_packages_nor_the_repository(

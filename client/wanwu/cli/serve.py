@@ -13,6 +13,7 @@ from wanwu.cli.language import tell
 from wanwu.cli.options import ModelRepository
 from wanwu.embedded.profiles import BACKENDS_VARIABLE, Profile
 from wanwu.errors import InputError
+from wanwu.triton_releases import lacking
 
 Port = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
 
@@ -86,7 +87,13 @@ def serve(
     from wanwu.cli.signals import stop_on_signals
     from wanwu.embedded.admin import kept_admin_key
     from wanwu.embedded.device import choose_device
-    from wanwu.embedded.server import EmbeddedServer, ServerOptions, check_ports
+    from wanwu.embedded.server import (
+        TRITON_VERSION,
+        EmbeddedServer,
+        ServerOptions,
+        check_ports,
+        in_url,
+    )
 
     source = context.get_parameter_source("backends")  # the environment may name it for others
     if profile == "embedded" and source is not None and source.name == "COMMANDLINE":
@@ -111,6 +118,14 @@ def serve(
         arguments=tuple(f"--metrics-config={option}" for option in metrics_config or ()),
     )
     tell(f"device {options.device.kind}: {options.device.why}")
+    if not is_loopback(host):
+        faults = lacking(TRITON_VERSION, "embedded")
+        tell(
+            f"{host} is reached from other machines, and this Triton, {TRITON_VERSION}, has "
+            f"{sum(len(fault.ids) for fault in faults)} known vulnerabilities; `wanwu doctor` "
+            "lists them. For others run the release of the chart",
+            fg="yellow",
+        )
     check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
         options = replace(options, admin_key=key)
@@ -122,7 +137,7 @@ def serve(
             for model, versions in sorted(server.versions.items()):
                 tell(f"  {model} version {', '.join(versions)}")
             if metrics_port:
-                tell(f"metrics at http://{host}:{metrics_port}/metrics")
+                tell(f"metrics at http://{in_url(host)}:{metrics_port}/metrics")
             if kept_in is not None:
                 tell(f"admin key in {kept_in}")
             tell(f"try `wanwu recognize PHOTO --url {server.url}`; Ctrl-C ends")
@@ -132,6 +147,18 @@ def serve(
     tell("ended" if ready else "ended before it was ready")
     if not ready:
         raise typer.Exit(1)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is one of this machine alone."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_metrics_config(options: Sequence[str], metrics_port: int) -> None:

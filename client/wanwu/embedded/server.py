@@ -35,6 +35,8 @@ from wanwu.errors import SetupError, WanwuError
 from wanwu.repository import check_repository
 from wanwu.transport import GrpcTransport
 
+#: What nvidia-pytriton 0.7 ships.
+TRITON_VERSION = "2.51.0"
 INSTALL_SERVER = "pip install 'wanwu[server]'"
 #: Triton's model instances of `image_encoder` in configs/embedded.pbtxt.
 INSTANCES = 2
@@ -90,7 +92,7 @@ class EmbeddedServer:
     def __init__(self, options: ServerOptions, *, log: Callable[[str], None] | None = None) -> None:
         self.options = options
         self.admin_key = options.admin_key or secrets.token_urlsafe(24)
-        self.url = f"{options.host}:{options.grpc_port}"
+        self.url = f"{in_url(options.host)}:{options.grpc_port}"
         self.versions: dict[str, list[str]] = {}
         # A name of our own, to clear away what a Triton that was killed leaves in /dev/shm.
         self._shm_prefix = f"wanwu-{os.getpid()}-{secrets.token_hex(4)}-"
@@ -196,7 +198,7 @@ class EmbeddedServer:
             "--model-control-mode=explicit",
             "--load-model=*",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--grpc-address={options.host}",
+            f"--grpc-address={in_url(options.host)}",
             f"--grpc-port={options.grpc_port}",
             f"--grpc-restricted-protocol={ADMIN_PROTOCOLS}:{ADMIN_KEY_NAME}={self.admin_key}",
         ]
@@ -204,7 +206,7 @@ class EmbeddedServer:
             arguments.append("--allow-http=false")
         else:
             arguments += [
-                f"--http-address={options.host}",
+                f"--http-address={_for_http(options.host)}",
                 f"--http-port={options.http_port}",
                 f"--http-restricted-api={ADMIN_PROTOCOLS}:{ADMIN_KEY_NAME}={self.admin_key}",
             ]
@@ -212,7 +214,7 @@ class EmbeddedServer:
             arguments.append("--allow-metrics=false")
         else:
             arguments += [
-                f"--metrics-address={options.host}",
+                f"--metrics-address={_for_http(options.host)}",
                 f"--metrics-port={options.metrics_port}",
             ]
         return [*arguments, *options.arguments]
@@ -346,8 +348,18 @@ def check_ports(options: ServerOptions) -> None:
         _check_port(options.host, port)
 
 
+def in_url(host: str) -> str:
+    """Return a host as it is written before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _for_http(host: str) -> str:
+    """Return a host as the library of Triton's HTTP servers has it."""
+    return f"ipv6:{host}" if ":" in host else host
+
+
 def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

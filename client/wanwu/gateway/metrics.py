@@ -154,3 +154,7 @@ class MeasuredTransport:
     async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
         """Return where a model's instances run."""
         return await self._wire.instances(model, timeout_s=timeout_s)
+
+    async def server_version(self, *, timeout_s: float) -> str:
+        """Return the version that the server reports of itself."""
+        return await self._wire.server_version(timeout_s=timeout_s)

@@ -35,10 +35,30 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- include "wanwu.image" (list . .Values.gateway.image .Chart.AppVersion) -}}
 {{- end -}}
 
-{{/* "true" where Triton has a latency histogram of ordinary models: from 26.01. Else empty. */}}
+{{/* "true" where a release is another or later: (list "26.08" "26.01"). Else empty. */}}
+{{- define "wanwu.isSince" -}}
+{{- if ge (first . | replace "." "" | atoi) (last . | replace "." "" | atoi) }}true{{ end -}}
+{{- end -}}
+
+{{/* "true" where Triton has a latency histogram of ordinary models. Else empty. */}}
 {{- define "wanwu.histograms" -}}
-{{- $release := splitList "." .Values.triton.image.release -}}
-{{- if ge (add (mul 100 (first $release | atoi)) (last $release | atoi)) 2601 }}true{{ end -}}
+{{- include "wanwu.isSince" (list .Values.triton.image.release "26.01") -}}
+{{- end -}}
+
+{{/* The first release without a known fault, by files/triton-releases.json, whose last is the newest. */}}
+{{- define "wanwu.triton.sound" -}}
+{{- last (.Files.Get "files/triton-releases.json" | fromJson).faults | dig "fixed_in" "" -}}
+{{- end -}}
+
+{{/* Faults that a cluster's Triton of this release has, by the same. */}}
+{{- define "wanwu.triton.faults" -}}
+{{- $ids := list -}}
+{{- range (.Files.Get "files/triton-releases.json" | fromJson).faults -}}
+{{- if and (has "cluster" .where) (not (include "wanwu.isSince" (list $.Values.triton.image.release .fixed_in))) -}}
+{{- $ids = concat $ids .ids -}}
+{{- end -}}
+{{- end -}}
+{{- join ", " $ids -}}
 {{- end -}}
 
 {{/* Every pod: no user root, no identity in the cluster, only the system calls of the runtime. */}}
@@ -47,9 +67,11 @@ automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
-  fsGroup: 1000
+  {{- with int .Values.podUserId }}
+  runAsUser: {{ . }}
+  runAsGroup: {{ . }}
+  fsGroup: {{ . }}
+  {{- end }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with .Values.imagePullSecrets }}
@@ -93,6 +115,33 @@ securityContext:
 {{- with dig "limits" "cpu" "" .Values.triton.resources -}}
 {{- max 1 (include "wanwu.quantity" . | float64 | floor | int) -}}
 {{- else }}0{{ end -}}
+{{- end -}}
+
+{{/* Labels of a workload's pods, (list . "component" podLabels): those that select them win. */}}
+{{- define "wanwu.podLabels" -}}
+{{- merge (include "wanwu.selectorLabels" (list (index . 0) (index . 1)) | fromYaml) (index . 2) | toYaml -}}
+{{- end -}}
+
+{{/* Where and by what a workload's pods run: its values, triton or gateway. */}}
+{{- define "wanwu.scheduling" -}}
+{{- range $key := list "runtimeClassName" "priorityClassName" "schedulerName" "nodeSelector" "affinity" "tolerations" "resourceClaims" }}
+{{- with get $ $key }}
+{{ dict $key . | toYaml }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Addresses of the services, where the cluster's first family is not wanted. */}}
+{{- define "wanwu.ipFamilies" -}}
+{{- with .Values.ipFamilies }}
+ipFamilyPolicy: {{ ternary "RequireDualStack" "SingleStack" (gt (len .) 1) }}
+ipFamilies: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
+{{/* "true" where pods are reached by IPv6 first. */}}
+{{- define "wanwu.ipv6" -}}
+{{- if and .Values.ipFamilies (eq (first .Values.ipFamilies) "IPv6") }}true{{ end -}}
 {{- end -}}
 
 {{/* Spread pods: (list . "component"). A pod that cannot be spread still starts. */}}

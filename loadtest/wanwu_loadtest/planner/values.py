@@ -49,7 +49,7 @@ class ChartValues:
     rate_window_s: int = _value("monitoring.rateWindowSeconds", 60, 1)
     profile: str = _value("triton.profile", "gpu")
     replicas: int = _value("triton.replicas", 2, 1)
-    gpu_count: int = _value("triton.gpu.count", 1, 1)
+    gpu_count: int = _value("triton.gpu.count", 1, 0)
     max_batch_size: int = _value("triton.batching.maxBatchSize", 0, 0)
     preferred_batch_sizes: tuple[int, ...] = _numbers("triton.batching.preferredBatchSizes", ())
     queue_delay_us: int = _value("triton.batching.queueDelayUs", 1000, 0)
@@ -86,8 +86,8 @@ class ChartValues:
 
     @property
     def gpus(self) -> int:
-        """GPUs of a pod; 0 on CPU nodes."""
-        return self.gpu_count if self.profile == "gpu" else 0
+        """GPUs of a pod; 0 on CPU nodes, and 1 where a resource claim asks for it."""
+        return max(1, self.gpu_count) if self.profile == "gpu" else 0
 
 
 def read_values(paths: list[Path]) -> ChartValues:

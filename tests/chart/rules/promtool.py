@@ -23,6 +23,8 @@ NEEDED = (
     "repository.pvc.claimName=models",
     "gateway.auth.keysSecret=keys",
     "monitoring.enabled=true",
+    # For tests of earlier releases.
+    "triton.acceptKnownVulnerabilities=true",
 )
 
 #: How a release says where the GPU's utilisation comes from.

@@ -3,9 +3,12 @@
 {{- $g := .Values.gateway -}}
 metadata:
   labels:
-    {{- include "wanwu.selectorLabels" (list . "gateway") | nindent 4 }}
+    {{- include "wanwu.podLabels" (list . "gateway" $g.podLabels) | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: gateway
+    {{- with $g.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   serviceAccountName: {{ include "wanwu.fullname" . }}-gateway
   {{- include "wanwu.podSecurity" . | nindent 2 }}
@@ -52,6 +55,9 @@ spec:
         {{- if eq $g.audit.mode "pvc" }}
         - {name: audit, mountPath: /audit}
         {{- end }}
+        {{- with $g.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     {{- include "wanwu.clientVolumes" . | nindent 4 }}
     {{- with $g.auth.keysSecret }}
@@ -63,26 +69,19 @@ spec:
     - name: jwks
       secret: {secretName: {{ quote . }}, defaultMode: 0440}
     {{- end }}
+    {{- with $g.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- include "wanwu.spread" (list . "gateway") | nindent 2 }}
-  {{- include "wanwu.gateway.nodes" . | trim | nindent 2 }}
-{{- end -}}
-
-{{/* Where pods of the gateway's image run. */}}
-{{- define "wanwu.gateway.nodes" -}}
-{{- with .Values.gateway.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.gateway.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- with include "wanwu.scheduling" $g }}
+  {{- trim . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "wanwu.gateway.env" -}}
 {{- $g := .Values.gateway -}}
 {{ include "wanwu.clientEnv" . }}
-- {name: WANWU_GATEWAY_HOST, value: 0.0.0.0}
+- {name: WANWU_GATEWAY_HOST, value: {{ ternary "::" "0.0.0.0" (ne (include "wanwu.ipv6" .) "") | quote }}}
 - {name: WANWU_GATEWAY_PORT, value: "8000"}
 - {name: WANWU_GATEWAY_METRICS_PORT, value: "9090"}
 - {name: WANWU_GATEWAY_DRAIN_S, value: {{ int $g.drainSeconds | quote }}}
@@ -99,6 +98,9 @@ tolerations:
 - {name: WANWU_GATEWAY_JWT_ISSUER, value: {{ .issuer | quote }}}
 - {name: WANWU_GATEWAY_JWT_AUDIENCE, value: {{ .audience | quote }}}
 {{- end }}
+{{- end }}
+{{- with $g.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- range $name, $value := $g.settings }}
 {{- /* toJson writes 10000000, where Go's own writing is 1e+07. */}}

@@ -12,8 +12,17 @@
 - --http-port=8000
 - --grpc-port=8001
 - --metrics-port=8002
+{{- if include "wanwu.ipv6" $ }}
+- "--http-address=ipv6:::"
+- "--grpc-address=[::]"
+- "--metrics-address=ipv6:::"
+{{- end }}
 - --grpc-max-connection-age={{ int64 .grpc.maxConnectionAgeMs }}
 - --grpc-max-connection-age-grace={{ int64 .grpc.maxConnectionAgeGraceMs }}
+{{- if include "wanwu.isSince" (list .image.release "25.03") }}
+# A request has one response; without a bound a caller who does not read could fill the memory.
+- --grpc-max-response-pool-size=8
+{{- end }}
 - --grpc-restricted-protocol={{ $admin }}:wanwu-admin-key=$(WANWU_ADMIN_KEY)
 {{- if .security.inferenceKey }}
 - --grpc-restricted-protocol={{ $inference }}:wanwu-api-key=$(WANWU_API_KEY)
@@ -60,5 +69,8 @@
 - name: WANWU_API_KEY
   valueFrom:
     secretKeyRef: {name: {{ include "wanwu.keysSecret" . | quote }}, key: inference}
+{{- end }}
+{{- with .Values.triton.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

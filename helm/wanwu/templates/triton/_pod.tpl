@@ -66,6 +66,9 @@
     - {name: cache, mountPath: /cache}
     - {name: tmp, mountPath: /tmp}
     - {name: shm, mountPath: /dev/shm}
+    {{- with $t.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- if $t.tls.enabled }}
     - {name: tls, mountPath: /tls, readOnly: true}
     {{- end }}
@@ -74,8 +77,11 @@
 {{/* The values' resources, with the GPUs among the limits. */}}
 {{- define "wanwu.triton.resources" -}}
 {{- with .Values.triton -}}
-{{- $gpu := ternary (dict .gpu.resourceName (int .gpu.count)) dict (eq .profile "gpu") -}}
-{{- merge (dict "limits" (merge $gpu (dig "limits" dict .resources))) .resources | toYaml }}
+{{- $gpu := ternary (dict .gpu.resourceName (int .gpu.count)) dict (and (eq .profile "gpu") (gt (int .gpu.count) 0)) -}}
+{{- $limits := dict "limits" (merge $gpu (dig "limits" dict .resources)) -}}
+{{- $claims := list -}}
+{{- range .resourceClaims }}{{ $claims = append $claims (pick . "name") }}{{ end -}}
+{{- merge $limits .resources (ternary (dict "claims" $claims) dict (gt (len $claims) 0)) | toYaml }}
 {{- end }}
 {{- end -}}
 
@@ -96,6 +102,9 @@
   emptyDir: {sizeLimit: 2Gi}
 - name: shm
   emptyDir: {medium: Memory, sizeLimit: {{ $t.shmSize }}}
+{{- with $t.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- if $t.tls.enabled }}
 - name: tls
   secret: {secretName: {{ include "wanwu.tlsSecret" . | quote }}, defaultMode: 0440}

@@ -39,6 +39,9 @@ emptyDir: {}
     - {name: AWS_DEFAULT_REGION, value: {{ .s3.region | quote }}}
     # Credentials come from the Secret alone.
     - {name: AWS_EC2_METADATA_DISABLED, value: "true"}
+    {{- with $.Values.triton.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   envFrom:
     - secretRef: {name: {{ quote .s3.existingSecret }}}
 {{- end }}
@@ -49,6 +52,9 @@ emptyDir: {}
   volumeMounts:
     - {name: repository, mountPath: /repository}
     - {name: tmp, mountPath: /tmp}
+    {{- with $.Values.triton.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}

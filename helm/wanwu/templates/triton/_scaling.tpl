@@ -1,6 +1,6 @@
-{{/* How fast Triton's pods may come and go; the same for both scalers. */}}
+{{/* How fast pods may come and go, by the values of a scaler. */}}
 {{- define "wanwu.scaling.behavior" -}}
-{{- with .Values.autoscaling -}}
+{{- with . -}}
 # Latency does not fall in step with pods, and shows a minute late what a new pod did: a cap on less
 # than a minute would be reached several times before it is seen.
 scaleUp:
