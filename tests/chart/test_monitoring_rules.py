@@ -22,6 +22,9 @@ from chart.rules.promtool import (
 SIGNALS = (
     "wanwu_request_p95_ms",
     "wanwu_queue_ms",
+    "wanwu_middle_pod_p95_ms",
+    "wanwu_scaling_p95_ms",
+    "wanwu_scaling_queue_ms",
     "wanwu_request_rate",
     "wanwu_error_ratio",
     "wanwu_reject_ratio",
@@ -74,6 +77,71 @@ def test_one_slow_pod_of_ten_shows_as_far_as_its_requests_do(rules: Promtool) ->
     rules.play(fast | slow, ("10m", between("wanwu_request_p95_ms", 1000, 2000), 1))
 
 
+def test_one_pod_of_ten_that_is_three_times_slower_does_not_move_the_scalers(
+    rules: Promtool,
+) -> None:
+    fleet = {k: v for n in range(9) for k, v in pod(f"fast-{n}", rate=10, queue_ms=4).items()}
+    fleet |= pod("slow", rate=10, latencies_ms=[180.0], queue_ms=260)
+    rules.play(
+        fleet,
+        # Before, both of these were read: 197 ms against 150, and 30 ms against 20.
+        ("10m", between("wanwu_request_p95_ms", 150, 200), 1),
+        ("10m", between("wanwu_queue_ms", 22, 31), 1),
+        ("10m", between("wanwu_scaling_p95_ms", 25, 50), 1),
+        ("10m", between("wanwu_scaling_queue_ms", 3.9, 4.1), 1),
+    )
+
+
+def slow_model(queue_ms: float) -> dict[str, str]:
+    """Return two pods whose model takes 184 ms, above the target of 150, whatever waits."""
+    load = {"rate": 6, "latencies_ms": [184.0 + queue_ms], "queue_ms": queue_ms}
+    return pod("a", **load) | pod("b", **load)
+
+
+@pytest.mark.parametrize(
+    ("queue_ms", "low", "high"),
+    [
+        # Without a queue more pods would not help; fewer may do.
+        (0, 74, 76),
+        (3, 74, 76),
+        (4.8, 119, 121),
+        # 6 ms are a sign of load: the batcher's delay of 1 ms, and a quarter of queueMs.
+        (6, 149, 151),
+        (7, 174, 176),
+        (12, 190, 200),
+    ],
+)
+def test_a_p95_above_its_target_counts_as_far_as_the_queue_shows_load(
+    rules: Promtool, queue_ms: float, low: float, high: float
+) -> None:
+    rules.play(
+        slow_model(queue_ms),
+        ("10m", between("wanwu_request_p95_ms", 150, 200), 1),
+        ("10m", between("wanwu_scaling_p95_ms", low, high), 1),
+    )
+
+
+def test_a_p95_below_its_target_is_what_it_is_with_and_without_a_queue(rules: Promtool) -> None:
+    for queue_ms in (0, 50):
+        load = pod(rate=20, latencies_ms=[90.0], queue_ms=queue_ms)
+        rules.play(load, ("10m", between("wanwu_scaling_p95_ms", 75, 100), 1))
+
+
+def test_pods_without_requests_are_not_among_those_that_scalers_read(rules: Promtool) -> None:
+    busy = pod("busy", rate=20, latencies_ms=[400.0], queue_ms=100)
+    new = pod("new-1") | pod("new-2") | pod("new-3")
+    rules.play(
+        busy | new,
+        ("10m", between("wanwu_scaling_queue_ms", 99, 101), 1),
+        ("10m", between("wanwu_scaling_p95_ms", 300, 500), 1),
+    )
+
+
+def test_a_queue_is_no_p95_where_that_has_no_source(rules: Promtool) -> None:
+    load = {k: v for k, v in pod(rate=9, queue_ms=50).items() if "histogram" not in k}
+    rules.play(load, ("10m", present("wanwu_scaling_p95_ms"), 0))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_p95_of_a_mixed_fleet_is_that_of_the_pooled_latencies(
     rules: Promtool, seed: int
@@ -108,6 +176,7 @@ def test_signals_are_missing_when_every_scrape_is_lost_so_that_scalers_hold(
     rules.play(
         lost,
         ("4m", present("wanwu_request_p95_ms"), 1),
+        ("4m", present("wanwu_scaling_p95_ms"), 1),
         *(("8m", present(signal), 0) for signal in SIGNALS),
     )
 
@@ -118,7 +187,7 @@ def test_the_first_scrape_after_an_outage_is_not_taken_for_idleness(rules: Promt
         name: f"{values} _x19 {values.replace('0+', '200000+', 1)}"
         for name, values in pod(rate=20, steps=20).items()
     }
-    scaled_on = ("wanwu_request_p95_ms", "wanwu_queue_ms", "wanwu_batch_size")
+    scaled_on = ("wanwu_scaling_p95_ms", "wanwu_scaling_queue_ms", "wanwu_batch_size")
     rules.play(
         out,
         *(("4m", present(signal), 1) for signal in scaled_on),

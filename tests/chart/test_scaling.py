@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from chart.rendering import kinds, merged, nested, one
+from chart.rendering import ROOT, kinds, merged, nested, one
 
 BOUNDS = {"minReplicas": 3, "maxReplicas": 7, "p95Ms": 200, "queueMs": 30, "gpuUtilization": 0.65}
 ADAPTER = {
@@ -64,8 +66,16 @@ def test_kedas_signals_are_the_adapters(render) -> None:
     assert thresholds == {"gpu": "0.65", "p95": "200", "queue": "30"}
     types = {name: each["metricType"] for name, each in found.items()}
     assert types == {"gpu": "AverageValue", "p95": "Value", "queue": "Value"}
-    assert "wanwu_request_p95_ms{" in found["p95"]["metadata"]["query"]
-    assert "wanwu_queue_ms{" in found["queue"]["metadata"]["query"]
+    assert "wanwu_scaling_p95_ms{" in found["p95"]["metadata"]["query"]
+    assert "wanwu_scaling_queue_ms{" in found["queue"]["metadata"]["query"]
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "values.yaml"])
+def test_the_adapter_serves_the_series_that_keda_reads(render, file: str) -> None:
+    rules = (ROOT / "k8s" / "prometheus-adapter" / file).read_text(encoding="utf-8")
+    for each in ("p95", "queue"):
+        series = re.findall(r"wanwu_\w+", triggers(render(KEDA))[each]["metadata"]["query"])[0]
+        assert re.search(f"seriesQuery: '{series}{{.*\n.*\n *name: {{as: wanwu_{each}_ms}}", rules)
 
 
 def test_both_scalers_have_the_same_bounds_and_steps(render) -> None:

@@ -44,6 +44,12 @@ def scenario(replicas: int = 2, faults: Faults | None = None, **autoscaling: obj
     return Scenario(values, replicas, pod_start_s=60, faults=faults or Faults())
 
 
+def on_cpus(replicas: int, faults: Faults | None = None, **autoscaling: object) -> Scenario:
+    """Return a scenario in which latencies alone scale."""
+    tree = {"triton": {"profile": "cpu"}, "autoscaling": {**SCALED, "p95Ms": 150, **autoscaling}}
+    return Scenario(chart_values(tree), replicas, pod_start_s=60, faults=faults or Faults())
+
+
 def lost_pictures(outcome: Outcome) -> float:
     gone = outcome["answered"].sum() + outcome["rejected"].sum() + outcome["waiting"][-1]
     return float(outcome["arrived"].sum() - gone)
@@ -110,6 +116,29 @@ def test_one_slow_pod_shows_in_the_p95_of_all(surface: Surface) -> None:
     before, after = (simulate(surface, traffic(2000, 2000), each) for each in (calm, slow))
     assert after["p95_ms"][-1] > 3 * before["p95_ms"][-1]
     assert after["rejected"].sum() > 0
+
+
+@pytest.mark.parametrize("speed", [1 / 3, 0.25])
+@pytest.mark.parametrize("share", [0.35, 0.6])
+def test_one_slow_pod_of_ten_does_not_double_the_fleet(
+    surface: Surface, share: float, speed: float
+) -> None:
+    slow = Faults(slow_pod_s=600, slow_speed=speed)
+    load = 10 * share * surface.capacity
+    outcome = simulate(surface, traffic(load, load), on_cpus(10, minReplicas=10, faults=slow))
+    # Before, the fleet's own P95 and queue were read, and it went up to 20.
+    assert set(outcome["desired"]) == {10}
+    assert outcome["rejected"].sum() > 0
+
+
+def test_a_target_below_the_models_own_latency_does_not_drive_the_fleet_up() -> None:
+    pod = replace(POD, execution_s=(0.184,) * 4, instances=8)
+    outcome = simulate(make_surface(pod, requests=3000), traffic(12, 12), on_cpus(2))
+    assert outcome["p95_ms"].min() > 150
+    assert set(outcome["desired"]) == {2}
+    # What a spike has left goes, though the latency stays above the target.
+    outcome = simulate(make_surface(pod, requests=3000), traffic(12, 12), on_cpus(10))
+    assert outcome["desired"][-1] == 2
 
 
 def test_a_lost_node_is_made_good_when_its_pods_have_started(surface: Surface) -> None:

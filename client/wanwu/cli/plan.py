@@ -160,7 +160,7 @@ def _show(answer: Answer) -> None:
     if values.driver != "none" and idle_ms > values.p95_ms:
         say(
             f"  autoscaling.p95Ms is {values.p95_ms:g} and the P95 of an idle pod is "
-            f"{idle_ms:.0f} ms, so the scaler would want more pods for ever; raise it"
+            f"{idle_ms:.0f} ms, so it adds pods only as far as requests wait; raise it"
         )
     if answer.question.pod_start_s is None and answer.scenario.pod_start_s == values.startup_s:
         say(

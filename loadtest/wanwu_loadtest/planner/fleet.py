@@ -8,6 +8,7 @@ is refused. How long a picture takes in a pod without a backlog is the surface's
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from wanwu_loadtest.planner.surface import P95, PROBABILITIES, Surface
 
 Floats = NDArray[np.float64]
+_keys = count()
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,21 @@ class Cohort:
         created_s: when they were made.
         backlog: pictures that wait in each.
         speed: of each, 1 is what was measured.
+        key: by which the counters of its pods are kept.
     """
 
     count: int
     created_s: float
     backlog: float = 0.0
     speed: float = 1.0
+    key: int = field(default_factory=lambda: next(_keys))
 
 
 @dataclass(frozen=True)
 class Served:
     """What one cohort answered in a tick: so many pictures, their seconds, their queue."""
 
+    cohort: int
     pictures: float
     quantiles_s: Floats
     queue_s: float
@@ -117,6 +122,11 @@ class Fleet:
     def ready(self, now_s: float) -> int:
         """Pods that are ready."""
         return self._older(now_s - self.timing.start_s)
+
+    def scraped(self, now_s: float) -> dict[int, int]:
+        """Return how many pods of each cohort, by its key, are ready and so have metrics."""
+        created_s = now_s - self.timing.start_s
+        return {each.key: each.count for each in self.cohorts if each.created_s <= created_s}
 
     def pending(self, now_s: float) -> int:
         """Pods whose container does not run yet."""
@@ -190,7 +200,7 @@ class Fleet:
         if wait_s or pods.speed != 1.0:
             quantiles = quantiles / pods.speed + wait_s
         queue_s = response.queue_s / pods.speed + wait_s
-        tick.served.append(Served(served * pods.count, quantiles, queue_s))
+        tick.served.append(Served(pods.key, served * pods.count, quantiles, queue_s))
 
     def _drain(self, tick: Tick, now_s: float, length_s: float) -> None:
         gpu = tick.gpu

@@ -12,15 +12,18 @@ from wanwu_loadtest.planner.hpa import ExternalAverage, ExternalValue, Metric, P
 from wanwu_loadtest.planner.values import ChartValues
 
 Floats = NDArray[np.float64]
+#: Share of its target that a P95 above it counts as while the queue is empty: pods may go.
+IDLE = 0.5
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One evaluation of the recording rules.
+    """One evaluation of the recording rules that the scaler reads.
 
     Attributes:
-        p95_ms: of all pods, in the server, as `histogram_quantile` tells it from the buckets.
-        queue_ms: mean.
+        p95_ms: `wanwu_scaling_p95_ms`: that of the pod in the middle, in the server, as
+            `histogram_quantile` has it from the buckets, as far as the queue shows load.
+        queue_ms: `wanwu_scaling_queue_ms`: mean of the pod in the middle.
         gpu: mean utilisation of the pods that are scraped, 0 to 1.
         measured: how many are scraped.
     """
@@ -33,12 +36,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _Scrape:
+    """Counters by cohort, and how many pods each has that is scraped."""
+
     at_s: float
-    below: Floats
-    answered: float
-    queue_s: float
+    counters: dict[int, Floats]
     gpu: float
-    measured: int
+    pods: dict[int, int]
 
 
 class Prometheus:
@@ -47,45 +50,72 @@ class Prometheus:
     def __init__(self, values: ChartValues) -> None:
         self.recorded: Recorded | None = None
         self.edges_s: Floats = np.array(values.latency_buckets_ms, dtype=float) / 1000
-        self._window_s = values.window_s
-        self._below: Floats = np.zeros(len(self.edges_s))
-        self._answered = self._queue_s = 0.0
+        self._values = values
+        self._nothing: Floats = np.zeros(len(self.edges_s) + 2)
+        self._counters: dict[int, Floats] = {}
         self._scrapes: deque[_Scrape] = deque()
 
-    def count(self, below: Floats, answered: float, queue_s: float) -> None:
+    def count(self, cohort: int, below: Floats, answered: float, queue_s: float) -> None:
         """Count answers.
 
         Args:
+            cohort: key of the pods that answered.
             below: how many were at most as slow as each edge.
             answered: how many there were.
             queue_s: how long all of them waited together, seconds.
         """
-        self._below += below
-        self._answered += answered
-        self._queue_s += queue_s
+        before = self._counters.get(cohort, self._nothing)
+        self._counters[cohort] = before + np.append(below, (answered, queue_s))
 
-    def scrape(self, now_s: float, gpu: float, measured: int) -> None:
-        """Keep the counters as they are now, and the mean utilisation of the scraped pods."""
-        self._scrapes.append(
-            _Scrape(now_s, self._below.copy(), self._answered, self._queue_s, gpu, measured)
-        )
+    def scrape(self, now_s: float, gpu: float, pods: dict[int, int]) -> None:
+        """Keep the counters of the pods that are scraped, and the mean utilisation of these."""
+        self._counters = {key: self._counters.get(key, self._nothing) for key in pods}
+        self._scrapes.append(_Scrape(now_s, dict(self._counters), gpu, pods))
 
     def record(self, now_s: float) -> None:
         """Evaluate the recording rules; without a scraped pod they give nothing."""
-        while self._scrapes and self._scrapes[0].at_s <= now_s - self._window_s:
+        while self._scrapes and self._scrapes[0].at_s <= now_s - self._values.window_s:
             self._scrapes.popleft()
-        if not self._scrapes or not self._scrapes[-1].measured:
+        if not self._scrapes or not self._scrapes[-1].pods:
             self.recorded = None
             return
-        first, last = self._scrapes[0], self._scrapes[-1]
-        answered = last.answered - first.answered
-        below = last.below - first.below
+        last = self._scrapes[-1]
+        p95_ms, queue_ms = self._middle_pod()
         self.recorded = Recorded(
-            p95_ms=1000 * _quantile(0.95, self.edges_s, below, answered),
-            queue_ms=1000 * (last.queue_s - first.queue_s) / answered if answered > 0 else 0.0,
+            p95_ms=_with_load(p95_ms, queue_ms, self._values),
+            queue_ms=queue_ms,
             gpu=sum(each.gpu for each in self._scrapes) / len(self._scrapes),
-            measured=last.measured,
+            measured=sum(last.pods.values()),
         )
+
+    def _middle_pod(self) -> tuple[float, float]:
+        """Return the medians over the pods that answered: their P95 and mean queue, ms."""
+        first, last = self._scrapes[0], self._scrapes[-1]
+        rows = []
+        for key, pods in last.pods.items():
+            *below, answered, queue_s = last.counters[key] - first.counters.get(key, self._nothing)
+            if answered > 0:
+                p95_s = _quantile(0.95, self.edges_s, np.array(below), answered)
+                rows.append((p95_s * 1000, queue_s / answered * 1000, pods))
+        if not rows:
+            return 0.0, 0.0
+        p95_ms, queue_ms, counts = np.array(rows).T
+        return _median(p95_ms, counts), _median(queue_ms, counts)
+
+
+def _with_load(p95_ms: float, queue_ms: float, values: ChartValues) -> float:
+    """Return the P95 as far as it counts: above its target only as far as the queue shows load."""
+    if p95_ms <= values.p95_ms:
+        return p95_ms
+    return min(p95_ms, values.p95_ms * max(IDLE, queue_ms / values.load_ms))
+
+
+def _median(values: Floats, counts: Floats) -> float:
+    """Return the median where each value is there so many times."""
+    order = np.argsort(values)
+    ends = np.cumsum(counts[order])
+    places = np.searchsorted(ends, [(ends[-1] - 1) // 2, ends[-1] // 2], side="right")
+    return float(values[order][places].mean())
 
 
 def _quantile(share: float, edges: Floats, below: Floats, count: float) -> float:

@@ -162,11 +162,14 @@ class _Day:
         prometheus = self.prometheus
         for each in tick.served:
             below = np.interp(prometheus.edges_s, each.quantiles_s, PROBABILITIES, left=0.0)
-            prometheus.count(below * each.pictures, each.pictures, each.queue_s * each.pictures)
+            prometheus.count(
+                each.cohort, below * each.pictures, each.pictures, each.queue_s * each.pictures
+            )
         blind = self._blind(now_s)
         if self.scrape.due(now_s) and not blind:
-            ready = self.fleet.ready(now_s)
-            prometheus.scrape(now_s, tick.gpu / ready if ready else 0.0, ready)
+            pods = self.fleet.scraped(now_s)
+            ready = sum(pods.values())
+            prometheus.scrape(now_s, tick.gpu / ready if ready else 0.0, pods)
         if self.record.due(now_s) and not blind:
             prometheus.record(now_s)
 

@@ -70,6 +70,11 @@ class ChartValues:
         return self.max_batch_size or (64 if self.profile == "gpu" else 4)
 
     @property
+    def load_ms(self) -> float:
+        """Mean time in the queue that is a sign of load, milliseconds, as the chart has it."""
+        return self.queue_delay_us / 1000 + self.queue_ms / 4
+
+    @property
     def window_s(self) -> int:
         """Seconds that rates are over, as the recording rules have it."""
         return max(self.rate_window_s, 4 * self.scrape_interval_s)

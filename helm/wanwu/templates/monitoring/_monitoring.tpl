@@ -40,6 +40,16 @@ namespace="{{ .Release.Namespace }}",release="{{ .Release.Name }}"
 {{- end }}
 {{- end }}
 
+{{/* P95 of each pod, milliseconds, from the newest metric that its Triton has. */}}
+{{- define "wanwu.monitoring.podP95" -}}
+{{- $tower := include "wanwu.monitoring.imageTower" . -}}
+{{- if include "wanwu.histograms" . -}}
+histogram_quantile(0.95, sum by (namespace, pod, le) (rate(nv_inference_first_response_histogram_ms_bucket{ {{- $tower }}}[{{ include "wanwu.monitoring.window" . }}])))
+{{- else -}}
+max by (namespace, pod) (nv_inference_request_summary_us{ {{- $tower }},quantile="0.95"}) / 1000
+{{- end -}}
+{{- end }}
+
 {{/* GPU utilisation of each pod, 0 to 1, from where autoscaling.gpuSource says. */}}
 {{- define "wanwu.monitoring.gpu" -}}
 {{- $window := include "wanwu.monitoring.window" . -}}

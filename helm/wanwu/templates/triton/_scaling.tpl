@@ -17,6 +17,12 @@ scaleDown:
 {{- end }}
 {{- end -}}
 
+{{/* Mean time in the queue, ms, that is a sign of load: more than the batcher's own delay. Below it more
+     pods would not make anything faster. */}}
+{{- define "wanwu.scaling.loadMs" -}}
+{{- addf (divf .Values.triton.batching.queueDelayUs 1000) (divf .Values.autoscaling.queueMs 4) | toJson -}}
+{{- end -}}
+
 {{/* For KEDA: 0 for NaN, and nothing where the series is missing, so that an outage is seen. */}}
 {{- define "wanwu.scaling.query" -}}
 {{- $series := printf "%s{%s}" (last .) (include "wanwu.monitoring.recorded" (first .)) -}}
