@@ -11,6 +11,7 @@ import pytest
 from chart.rules.promtool import (
     NAMESPACE,
     Promtool,
+    between,
     counter,
     firing,
     named,
@@ -119,6 +120,56 @@ def test_refusals_ring_an_alarm_of_their_own(rules: Promtool) -> None:
 @pytest.mark.parametrize(("queue_ms", "fires"), [(150, 0), (250, 1)])
 def test_the_queue_is_long_above_its_limit(rules: Promtool, queue_ms: float, fires: int) -> None:
     rules.play(pod(rate=50, queue_ms=queue_ms), ("9m", firing("WanwuQueueLong"), fires))
+
+
+def ten_pods(slow_ms: float, queue_ms: float = 0) -> dict[str, str]:
+    fleet = {k: v for n in range(9) for k, v in pod(f"fast-{n}", rate=10, queue_ms=4).items()}
+    return fleet | pod("slow", rate=10, latencies_ms=[slow_ms], queue_ms=queue_ms)
+
+
+def test_the_one_pod_of_ten_that_is_three_times_slower_is_named(rules: Promtool) -> None:
+    one = 'count(ALERTS{alertname="WanwuPodSlow",alertstate="firing",pod="slow"})'
+    load = ten_pods(slow_ms=150)
+    rules.play(load, ("5m", firing("WanwuPodSlow"), 0))
+    rules.play(
+        load,
+        ("10m", between("wanwu_pod_latency_ms{pod='slow'}", 149, 151), 1),
+        ("10m", one, 1),
+        ("10m", firing("WanwuPodSlow"), 1),
+    )
+
+
+def test_of_two_pods_the_one_that_is_three_times_slower_is_named(rules: Promtool) -> None:
+    load = pod("fast", rate=10) | pod("slow", rate=10, latencies_ms=[150.0])
+    rules.play(load, ("10m", firing("WanwuPodSlow"), 1))
+
+
+def test_pods_that_are_all_slow_or_hardly_slower_are_not_named(rules: Promtool) -> None:
+    slow = [900.0]
+    both = pod("a", rate=10, latencies_ms=slow) | pod("b", rate=10, latencies_ms=slow)
+    for load in (ten_pods(slow_ms=80), both, pod("only", rate=10, latencies_ms=slow)):
+        rules.play(load, ("10m", firing("WanwuPodSlow"), 0))
+
+
+@pytest.mark.parametrize(("latency_ms", "queue_ms", "fires"), [
+    (184, 1, 1), (184, 8, 0), (90, 1, 0),
+])  # fmt: skip
+def test_a_target_below_the_models_own_latency_is_told(
+    rules: Promtool, latency_ms: float, queue_ms: float, fires: int
+) -> None:
+    load = pod(rate=10, latencies_ms=[latency_ms], queue_ms=queue_ms, steps=100)
+    rules.play(load, ("14m", firing("WanwuScalingTargetLow"), 0))
+    rules.play(load, ("18m", firing("WanwuScalingTargetLow"), fires))
+
+
+def test_one_slow_pod_of_ten_does_not_make_the_target_look_low(rules: Promtool) -> None:
+    rules.play(ten_pods(slow_ms=400), ("18m", firing("WanwuScalingTargetLow"), 0))
+
+
+def test_without_a_scaler_no_target_is_too_low(need) -> None:
+    found = rules_of(render(need, "autoscaling.driver=none"), "alert")
+    assert "WanwuScalingTargetLow" not in found
+    assert "WanwuPodSlow" in found
 
 
 def test_a_pod_that_answers_nothing_is_stuck(rules: Promtool) -> None:
@@ -262,7 +313,7 @@ def test_a_jump_of_uncertain_answers_is_told(rules: Promtool, later: float, fire
 
 
 def test_every_alarm_has_a_severity_and_speaks_both_languages(alerts) -> None:
-    assert len(alerts) == 18
+    assert len(alerts) == 20
     for name, alert in alerts.items():
         told = alert["annotations"]
         assert alert["labels"]["severity"] in ("warning", "critical"), name

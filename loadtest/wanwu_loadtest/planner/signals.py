@@ -93,9 +93,10 @@ class Prometheus:
         first, last = self._scrapes[0], self._scrapes[-1]
         rows = []
         for key, pods in last.pods.items():
-            *below, answered, queue_s = last.counters[key] - first.counters.get(key, self._nothing)
+            row = last.counters[key] - first.counters.get(key, self._nothing)
+            answered, queue_s = row[-2:].tolist()
             if answered > 0:
-                p95_s = _quantile(0.95, self.edges_s, np.array(below), answered)
+                p95_s = _quantile(0.95, self.edges_s, row[:-2], answered)
                 rows.append((p95_s * 1000, queue_s / answered * 1000, pods))
         if not rows:
             return 0.0, 0.0

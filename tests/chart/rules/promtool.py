@@ -163,6 +163,7 @@ def pod(
         "nv_inference_count": rate,
         "nv_inference_exec_count": rate / batch,
         "nv_inference_queue_duration_us": rate * queue_ms * 1000,
+        "nv_inference_request_duration_us": rate * float(np.mean(latencies_ms)) * 1000,
     }
     series = {tower(metric, pod=name): counter(each, steps) for metric, each in grows.items()}
     for reason, each in (("OTHER", failed), ("REJECTED", rejected), ("BACKEND", 0.0)):
