@@ -171,6 +171,14 @@ OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
         ),
         (
             {
+                "triton": {"profile": "cpu"},
+                "autoscaling": {"driver": "keda"},
+                "monitoring": {"enabled": True},
+            },
+            "autoscaling.p95Ms is 0: a P95 of 300 ms is held, the default of the cpu profile.",
+        ),
+        (
+            {
                 "gateway": {"ingress": {"enabled": True, "host": "w.example", "tlsSecret": "t"}},
                 "networkPolicy": {"gatewayFrom": [{"a": "b"}]},
             },

@@ -113,6 +113,10 @@ REFUSED = [
         "triton.latencyBucketsMs ends at 10000 and autoscaling.p95Ms is 6000",
     ),
     (
+        merged(SCALED, nested("triton.profile", "cpu"), nested("triton.latencyBucketsMs", [400])),
+        "triton.latencyBucketsMs ends at 400 and autoscaling.p95Ms is 300",
+    ),
+    (
         {"monitoring": {"enabled": True, "alerts": {"p95Ms": 8000}}},
         "triton.latencyBucketsMs ends at 10000 and monitoring.alerts.p95Ms is 8000",
     ),

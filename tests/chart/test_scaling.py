@@ -78,6 +78,21 @@ def test_the_adapter_serves_the_series_that_keda_reads(render, file: str) -> Non
         assert re.search(f"seriesQuery: '{series}{{.*\n.*\n *name: {{as: wanwu_{each}_ms}}", rules)
 
 
+@pytest.mark.parametrize(("profile", "p95"), [("gpu", "150"), ("cpu", "300")])
+def test_without_a_p95_the_profiles_is_held(render, profile: str, p95: str) -> None:
+    by_profile = {"triton": {"profile": profile}, "autoscaling": {"p95Ms": 0}}
+    external = hpa(render(merged(ADAPTER, by_profile)))["metrics"][-2]
+    assert external["external"]["target"]["value"] == p95
+    objects = render(merged(KEDA, by_profile))
+    assert triggers(objects)["p95"]["metadata"]["threshold"] == p95
+    (expr,) = (
+        rule["expr"]
+        for rule in one(objects, "PrometheusRule", "-recording")["spec"]["groups"][0]["rules"]
+        if rule["record"] == "wanwu_scaling_p95_ms"
+    )
+    assert f"<= {p95}\n" in expr
+
+
 def test_both_scalers_have_the_same_bounds_and_steps(render) -> None:
     adapter, keda = hpa(render(ADAPTER)), scaled_object(render(KEDA))
     bounds = (keda["minReplicaCount"], keda["maxReplicaCount"])

@@ -80,6 +80,21 @@ def test_cpu_nodes_scale_without_a_gpu() -> None:
     assert values.gpus == 0
 
 
+@pytest.mark.parametrize(("profile", "p95_ms"), [("gpu", 150), ("cpu", 300)])
+def test_without_a_p95_the_profiles_is_held_as_the_chart_has_it(
+    profile: str, p95_ms: float
+) -> None:
+    values = chart_values({"triton": {"profile": profile}, "autoscaling": {"p95Ms": 0}})
+    assert values.p95_ms == p95_ms
+    template = (CHART / "templates" / "triton" / "_scaling.tpl").read_text(encoding="utf-8")
+    assert '(ternary 150 300 (eq .Values.triton.profile "gpu"))' in template
+
+
+def test_a_sign_of_load_is_the_charts() -> None:
+    tree = {"triton": {"batching": {"queueDelayUs": 2000}}, "autoscaling": {"queueMs": 40}}
+    assert chart_values(tree).load_ms == 12
+
+
 def test_a_rate_is_over_four_scrapes_at_least() -> None:
     assert chart_values({"monitoring": {"scrapeIntervalSeconds": 30}}).window_s == 120
 

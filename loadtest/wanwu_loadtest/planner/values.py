@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,8 @@ DRIVERS = ("prometheus-adapter", "keda", "none")
 PROFILES = ("gpu", "cpu")
 #: Kubernetes' HPA looks at its metrics this often, seconds.
 SYNC_S = 15
+#: What autoscaling.p95Ms is by profile where it is 0, milliseconds.
+P95_MS = {"gpu": 150, "cpu": 300}
 
 
 def _value(path: str, default: Any, least: float | None = None) -> Any:
@@ -32,14 +34,14 @@ def _numbers(path: str, default: tuple[int, ...]) -> Any:
 class ChartValues:
     """Values of helm/wanwu by their paths; units are in the names.
 
-    `given` are the paths that a values file has set.
+    `given` are the paths that a values file has set. A `p95_ms` of 0 becomes the profile's.
     """
 
     driver: str = _value("autoscaling.driver", "prometheus-adapter")
     min_replicas: int = _value("autoscaling.minReplicas", 2, 1)
     max_replicas: int = _value("autoscaling.maxReplicas", 10, 1)
     gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0.001)
-    p95_ms: float = _value("autoscaling.p95Ms", 150, 0.001)
+    p95_ms: float = _value("autoscaling.p95Ms", 0, 0)
     queue_ms: float = _value("autoscaling.queueMs", 20, 0.001)
     scale_up_percent: int = _value("autoscaling.scaleUpPercent", 100, 1)
     scale_up_pods: int = _value("autoscaling.scaleUpPods", 4, 1)
@@ -63,6 +65,11 @@ class ChartValues:
     exit_timeout_s: int = _value("triton.exitTimeoutSeconds", 30, 0)
     startup_s: int = _value("triton.startupSeconds", 900, 1)
     given: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Take the profile's P95 where none is set."""
+        if not self.p95_ms:
+            object.__setattr__(self, "p95_ms", P95_MS[self.profile])
 
     @property
     def largest_batch(self) -> int:
@@ -124,7 +131,7 @@ def chart_values(tree: dict[str, Any]) -> ChartValues:
         if there:
             given.add(path)
             found[each.name] = _checked(path, value, each.default, each.metadata["least"])
-    values = replace(ChartValues(), **found, given=frozenset(given))
+    values = ChartValues(**found, given=frozenset(given))
     _check_together(values)
     return values
 

@@ -17,6 +17,11 @@ scaleDown:
 {{- end }}
 {{- end -}}
 
+{{/* The P95 to hold, ms. By default above what the profile's own model takes: docs/decisions/0020. */}}
+{{- define "wanwu.scaling.p95Ms" -}}
+{{- .Values.autoscaling.p95Ms | default (ternary 150 300 (eq .Values.triton.profile "gpu")) | toJson -}}
+{{- end -}}
+
 {{/* Mean time in the queue, ms, that is a sign of load: more than the batcher's own delay. Below it more
      pods would not make anything faster. */}}
 {{- define "wanwu.scaling.loadMs" -}}
