@@ -117,6 +117,46 @@ def test_refusals_ring_an_alarm_of_their_own(rules: Promtool) -> None:
     )
 
 
+@pytest.mark.parametrize(("model", "waiting", "fires"), [
+    ("image_encoder", 512, 1), ("image_encoder", 470, 1), ("image_encoder", 400, 0),
+    ("text_encoder", 64, 1), ("text_encoder", 40, 0), ("label_bank", 900, 0),
+])  # fmt: skip
+def test_a_full_queue_rings_though_triton_counts_no_refusal(
+    rules: Promtool, model: str, waiting: int, fires: int
+) -> None:
+    gauge = named("nv_inference_pending_request_count", model=model, version="1")
+    rules.play(
+        pod(rate=50) | {gauge: steady(waiting)},
+        ("9m", "sum(wanwu_reject_ratio)", 0),
+        ("9m", firing("WanwuRequestsRejected"), fires),
+    )
+
+
+def test_a_queue_without_a_limit_is_never_full(need, tmp_path: Path) -> None:
+    none = ("triton.batching.maxQueueSize=0", "triton.batching.text.maxQueueSize=0")
+    rules = write_rules(need, tmp_path, *none)
+    waiting = {tower("nv_inference_pending_request_count"): steady(9000)}
+    rules.play(pod(rate=50) | waiting, ("9m", firing("WanwuRequestsRejected"), 0))
+    assert "wanwu_queue_fill" not in rules_of(render(need, *none), "record")
+
+
+@pytest.mark.parametrize(("ratio", "fires"), [(0.009, 0), (0.02, 1)])
+def test_calls_that_triton_refused_to_the_gateway_ring(
+    rules: Promtool, ratio: float, fires: int
+) -> None:
+    count = "triton_call_duration_seconds_count"
+    load = {
+        gateway(count, model="image_encoder", outcome="ok"): counter(50 * (1 - ratio)),
+        gateway(count, model="image_encoder", outcome="overloaded"): counter(50 * ratio),
+    }
+    low, high = ratio - 0.001, ratio + 0.001
+    rules.play(
+        load,
+        ("9m", between("wanwu_gateway_refused_ratio", low, high), 1),
+        ("9m", firing("WanwuRequestsRejected"), fires),
+    )
+
+
 @pytest.mark.parametrize(("queue_ms", "fires"), [(150, 0), (250, 1)])
 def test_the_queue_is_long_above_its_limit(rules: Promtool, queue_ms: float, fires: int) -> None:
     rules.play(pod(rate=50, queue_ms=queue_ms), ("9m", firing("WanwuQueueLong"), fires))

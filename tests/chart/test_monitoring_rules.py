@@ -33,6 +33,7 @@ SIGNALS = (
 GATEWAY_SIGNALS = (
     "wanwu_gateway_request_rate",
     "wanwu_gateway_error_ratio",
+    "wanwu_gateway_refused_ratio",
     "wanwu_gateway_p95_ms",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -192,6 +193,16 @@ def histogram(name: str, rate: float, latencies_ms: Sequence[float], steps: int)
         le = "+Inf" if edge == np.inf else str(edge)
         series[tower(f"{metric}_bucket", pod=name, le=le)] = counter(below, steps)
     return series | {tower(f"{metric}_count", pod=name): counter(rate, steps)}
+
+
+def scraped(pages: Sequence[str], metric: str) -> dict[str, str]:
+    """Return the series of a metric that a Triton's pages of metrics have, one page a scrape."""
+    samples: dict[str, list[str]] = {}
+    for page in pages:
+        for labels, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", page, re.MULTILINE):
+            series = named(metric, **dict(re.findall(r'(\w+)="([^"]*)"', labels)))
+            samples.setdefault(series, []).append(value)
+    return {series: " ".join(values) for series, values in samples.items()}
 
 
 def between(expr: str, low: float, high: float) -> str:

@@ -50,6 +50,20 @@ max by (namespace, pod) (nv_inference_request_summary_us{ {{- $tower }},quantile
 {{- end -}}
 {{- end }}
 
+{{/* Requests that wait in each tower's queue of a pod, of its limit; nothing where no queue has one. */}}
+{{- define "wanwu.monitoring.queueFill" -}}
+{{- $fills := list -}}
+{{- with .Values.triton.batching -}}
+{{- range $tower, $limit := dict "image_encoder" .maxQueueSize "text_encoder" .text.maxQueueSize -}}
+{{- if $limit -}}
+{{- $of := printf `max_over_time(nv_inference_pending_request_count{%s,model="%s"}[%s])` (include "wanwu.monitoring.job" (list $ "triton")) $tower (include "wanwu.monitoring.window" $) -}}
+{{- $fills = append $fills (printf "max by (namespace, pod, model) (%s) / %d" $of (int64 $limit)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join "\nor " $fills -}}
+{{- end }}
+
 {{/* GPU utilisation of each pod, 0 to 1, from where autoscaling.gpuSource says. */}}
 {{- define "wanwu.monitoring.gpu" -}}
 {{- $window := include "wanwu.monitoring.window" . -}}
