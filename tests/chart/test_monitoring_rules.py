@@ -229,26 +229,79 @@ def test_a_fleet_that_fails_everything_has_an_error_ratio_of_one(rules: Promtool
     rules.play(pod(rate=0, failed=5), ("10m", "sum(wanwu_error_ratio)", 1))
 
 
-def test_an_older_release_gives_the_slowest_pods_quantile(need, tmp_path) -> None:
-    rules = write_rules(need, tmp_path, "triton.image.release=24.10")
-    summary = "nv_inference_request_summary_us"
-    series = {
-        tower(summary, pod="fast", quantile="0.95"): steady(40_000),
-        tower(summary, pod="slow", quantile="0.95"): steady(300_000),
-        tower(summary, pod="slow", quantile="0.5"): steady(900_000),
-        tower(summary, pod="idle", quantile="0.95"): " ".join(["NaN"] * 40),
-    }
-    rules.play(series, ("9m", "sum(wanwu_request_p95_ms)", 300))
+SUMMARY = "nv_inference_request_summary_us"
 
 
-def test_an_older_release_that_is_idle_gives_zero(need, tmp_path) -> None:
-    rules = write_rules(need, tmp_path, "triton.image.release=24.10")
-    summary = "nv_inference_request_summary_us"
-    series = {
-        tower(summary, quantile="0.95"): " ".join(["NaN"] * 40),
-        tower(f"{summary}_count"): steady(700),
+@pytest.fixture(scope="module")
+def older(need, tmp_path_factory: pytest.TempPathFactory) -> Promtool:
+    folder = tmp_path_factory.mktemp("older")
+    return write_rules(need, folder, "triton.image.release=24.10")
+
+
+def summary(name: str, values: str, count: str = "700x80") -> dict[str, str]:
+    """Return the P95 of a pod's last minute, in microseconds, and the count of its requests."""
+    return {tower(SUMMARY, pod=name, quantile="0.95"): values} | {
+        tower(f"{SUMMARY}_count", pod=name): count
     }
-    rules.play(series, ("9m", "sum(wanwu_request_p95_ms)", 0))
+
+
+def test_an_older_release_gives_the_slowest_pods_quantile(older: Promtool) -> None:
+    series = summary("fast", steady(40_000)) | summary("slow", steady(300_000))
+    series |= {tower(SUMMARY, pod="slow", quantile="0.5"): steady(900_000)}
+    series |= summary("idle", " ".join(["NaN"] * 40))
+    older.play(series, ("9m", "sum(wanwu_request_p95_ms)", 300))
+
+
+def test_an_older_release_that_is_idle_gives_zero(older: Promtool) -> None:
+    series = summary("a", " ".join(["NaN"] * 40))
+    older.play(series, ("9m", "sum(wanwu_request_p95_ms)", 0))
+    older.play(series, ("9m", "sum(wanwu_middle_pod_p95_ms)", 0))
+
+
+def test_an_older_releases_slow_pod_does_not_move_the_scalers(older: Promtool) -> None:
+    fleet = {k: v for n in range(9) for k, v in pod(f"p-{n}", rate=10, queue_ms=4).items()}
+    fleet |= {k: v for n in range(9) for k, v in summary(f"p-{n}", steady(50_000)).items()}
+    fleet |= pod("slow", rate=10, queue_ms=260) | summary("slow", steady(400_000))
+    older.play(
+        fleet,
+        ("9m", "sum(wanwu_request_p95_ms)", 400),
+        ("9m", "sum(wanwu_scaling_p95_ms)", 50),
+    )
+
+
+def test_the_warm_up_of_an_older_release_is_not_read_as_the_fleets_p95(older: Promtool) -> None:
+    # Its first four scrapes still have the warm-up, of 2.6 s, in the summary.
+    warming = "_x19 2600000x4 60000x40"
+    fleet = summary("old", steady(50_000)) | summary("new", warming, "_x19 4+150x80")
+    times = [f"{300 + 15 * step}s" for step in range(-1, 20)]
+    rules = [(at, between("wanwu_request_p95_ms", 50, 60), 1) for at in times]
+    older.play(fleet, *rules, ("8m", "sum(wanwu_request_p95_ms)", 60))
+
+
+def test_a_container_that_begins_again_is_warming_up_too(older: Promtool) -> None:
+    again = summary("again", "50000x20 2600000x4 50000x40", "9000x20 4+150x60")
+    times = [f"{300 + 15 * step}s" for step in range(-1, 20)]
+    fleet = summary("old", steady(50_000)) | again
+    older.play(fleet, *((at, "sum(wanwu_request_p95_ms)", 50) for at in times))
+
+
+def test_while_all_pods_of_an_older_release_warm_up_the_p95_is_unknown(older: Promtool) -> None:
+    fleet = summary("a", "2600000x4 60000x40", "4+150x80")
+    older.play(
+        fleet,
+        ("60s", present("wanwu_request_p95_ms"), 0),
+        ("60s", present("wanwu_scaling_p95_ms"), 0),
+        ("90s", "sum(wanwu_request_p95_ms)", 60),
+    )
+
+
+def test_an_older_release_whose_scrapes_are_lost_has_no_p95(older: Promtool) -> None:
+    lost = summary("a", "50000x20 stale", "9000x20 stale")
+    older.play(
+        lost,
+        ("300s", present("wanwu_request_p95_ms"), 1),
+        ("330s", present("wanwu_request_p95_ms"), 0),
+    )
 
 
 def gpus(source: str, metric: str, scale: float) -> tuple[str, dict[str, str]]:

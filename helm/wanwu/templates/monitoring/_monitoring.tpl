@@ -46,8 +46,16 @@ namespace="{{ .Release.Namespace }}",release="{{ .Release.Name }}"
 {{- if include "wanwu.histograms" . -}}
 histogram_quantile(0.95, sum by (namespace, pod, le) (rate(nv_inference_first_response_histogram_ms_bucket{ {{- $tower }}}[{{ include "wanwu.monitoring.window" . }}])))
 {{- else -}}
-max by (namespace, pod) (nv_inference_request_summary_us{ {{- $tower }},quantile="0.95"}) / 1000
+max by (namespace, pod) (nv_inference_request_summary_us{ {{- $tower }},quantile="0.95"} and on (namespace, pod, version) ({{ include "wanwu.monitoring.warm" . }})) / 1000
 {{- end -}}
+{{- end }}
+
+{{/* Towers whose summaries no longer hold their warm-up: these look back for 60 s, and the first scrape
+     comes after it. A counter that fell is that of a container that began again. */}}
+{{- define "wanwu.monitoring.warm" -}}
+{{- $count := printf "nv_inference_request_summary_us_count{%s}" (include "wanwu.monitoring.imageTower" .) -}}
+{{- $seconds := add 60 (int .Values.monitoring.scrapeIntervalSeconds) -}}
+{{ $count }} and {{ $count }} offset {{ $seconds }}s and resets({{ $count }}[{{ $seconds }}s]) == 0
 {{- end }}
 
 {{/* Requests that wait in each tower's queue of a pod, of its limit; nothing where no queue has one. */}}
