@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster chart-docs bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster test-images chart-docs images bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archi
 test-cluster: $(INSTALLED) ## Install, upgrade, roll back and remove the chart in the cluster of KUBECONFIG
 	VALUES="$(VALUES)" $(BIN)/pytest --timeout 1200 tests/cluster
 
+test-images: $(INSTALLED) ## Test the gateway's image: build it, run it read-only as uid 1000 (Debian, as root)
+	$(BIN)/pytest --timeout 900 tests/images
+
 chart-docs: $(INSTALLED) ## Write what the chart decides: its README and schema, the configs for CPU and GPU nodes
 	$(BIN)/python helm/generate.py
 
@@ -89,11 +92,18 @@ bench-load: $(MANIFEST) ## Measure a load on the embedded Triton: its knee, 80 a
 bench-gpu: $(INSTALLED) ## Measure a GPU: onnxruntime, PyTorch, and Triton before the same towers
 	$(BIN)/python loadtest/bench/bench_gpu.py $(OPTIONS)
 
-BUNDLE ?= dist/wanwu.tar.gz
-IMAGES ?= gateway
+# ENGINE (docker, podman, buildah), REGISTRY, TAG and BASE are read by build.sh.
+CONTEXT ?= dist/images
 
-bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; IMAGES: what for
-	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --models $(WANWU_MODEL_REPOSITORY) --images $(IMAGES)
+images: $(INSTALLED) ## Build images by docker, podman or buildah; IMAGES: which, REGISTRY, TAG, BASE, EXTRAS
+	@sh k8s/images/engine.sh >/dev/null
+	$(BIN)/python k8s/airgap/wheels.py "$(CONTEXT)" --images $(or $(IMAGES),gateway loadtest export) --extras "$(EXTRAS)"
+	CONTEXT="$(CONTEXT)" sh k8s/images/build.sh $(or $(IMAGES),gateway loadtest export)
+
+BUNDLE ?= dist/wanwu.tar.gz
+
+bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; IMAGES: what for, EXTRAS
+	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --models $(WANWU_MODEL_REPOSITORY) --images $(or $(IMAGES),gateway) --extras "$(EXTRAS)"
 
 bundle-verify: $(INSTALLED) ## Check every file of the archive
 	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --verify

@@ -7,7 +7,7 @@ The archive is laid out as a checkout, so that k8s/airgap/install.sh works in bo
 
     helm/wanwu, k8s              the chart, and what it needs of a cluster
     model_repository             the models, as `wanwu export` published them
-    wheels, requirements         every package with its hash, for k8s/images/Dockerfile
+    wheels, requirements         every package with its hash, for k8s/images/build.sh
     images.txt                   the images to bring into your registry; fill the digests in
     sbom.cdx.json                what is in all this, as CycloneDX
     SHA256SUMS                   of every file
@@ -17,14 +17,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import OutputFormat, make_outputter
 from cyclonedx.schema import SchemaVersion
 from packageurl import PackageURL
+from wheels import IMAGES, Package, collect
 
 from wanwu import __version__
 from wanwu.repository import newest_release
@@ -43,21 +40,6 @@ ROOT = Path(__file__).parents[2]
 SUMS = "SHA256SUMS"
 #: What a checkout holds and a cluster needs.
 COPIED = ("helm/wanwu", "k8s", "docs/gateway.md", "docs/runbook.md", "LICENSE")
-#: The images of k8s/images, and the extras of each.
-IMAGES = {
-    "gateway": "gateway,parquet,large-banks",
-    "export": "export",
-    "loadtest": "loadtest",
-}
-
-
-@dataclass(frozen=True)
-class Package:
-    """One wheel."""
-
-    name: str
-    version: str
-    sha256: str
 
 
 def main() -> None:
@@ -73,16 +55,17 @@ def main() -> None:
         default=["gateway"],
         help="images to bring wheels for",
     )
+    parser.add_argument("--extras", default="", help="more extras, such as parquet,large-banks")
     arguments = parser.parse_args()
     if arguments.verify:
         print(f"{verify(arguments.archive)} files of {arguments.archive} are as they were written")
         return
-    write(arguments.archive, arguments.models, arguments.images)
+    write(arguments.archive, arguments.models, arguments.images, arguments.extras)
     size = arguments.archive.stat().st_size / 1e6
     print(f"{arguments.archive}: {size:.0f} MB, SHA-256 {_sha256(arguments.archive)}")
 
 
-def write(archive: Path, models: Path, images: list[str]) -> None:
+def write(archive: Path, models: Path, images: list[str], extras: str) -> None:
     """Put everything together. The archive appears whole, or not at all."""
     release = newest_release(models)
     with tempfile.TemporaryDirectory(prefix="wanwu-bundle-") as name:
@@ -90,12 +73,11 @@ def write(archive: Path, models: Path, images: list[str]) -> None:
         for part in COPIED:
             _copy(ROOT / part, folder / part)
         _copy(models, folder / "model_repository")
-        packages = {image: collect(folder, image, IMAGES[image]) for image in images}
-        listed = image_list(folder)
+        packages = collect(folder, images, extras)
+        listed = image_list(folder, images)
         (folder / "images.txt").write_text("".join(f"{line}\n" for line in listed))
-        everything = {package for found in packages.values() for package in found}
         files = {f: file.sha256 for f, file in release.files.items()}
-        (folder / "sbom.cdx.json").write_text(sbom(everything, files, release.model.name, listed))
+        (folder / "sbom.cdx.json").write_text(sbom(packages, files, release.model.name, listed))
         sums = [f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder)]
         (folder / SUMS).write_text("".join(sums))
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -105,46 +87,17 @@ def write(archive: Path, models: Path, images: list[str]) -> None:
         half.replace(archive)
 
 
-def collect(folder: Path, image: str, extras: str) -> list[Package]:
-    """Fetch the wheels of an image, and write its requirements with their hashes."""
-    wheels = folder / "wheels"
-    wheels.mkdir(exist_ok=True)
-    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
-    (ours,) = wheels.glob("wanwu-*.whl")
-    report = folder / "report.json"
-    constraints = ("-c", str(ROOT / "constraints.txt"))
-    binary = ("--only-binary", ":all:")
-    asked = f"wanwu[{extras}] @ {ours.as_uri()}"
-    dry = ("install", "--dry-run", "--ignore-installed", "--report", str(report))
-    _pip(*dry, *constraints, *binary, asked)
-    packages = list(_resolved(json.loads(report.read_text()), ours))
-    report.unlink()
-    requirements = folder / "requirements" / f"{image}.txt"
-    requirements.parent.mkdir(exist_ok=True)
-    lines = [f"{each.name}=={each.version} --hash=sha256:{each.sha256}\n" for each in packages]
-    requirements.write_text("".join(sorted(lines)))
-    fetch = ("download", "--no-deps", "--require-hashes", "--find-links", str(wheels))
-    _pip(*fetch, *binary, "-d", str(wheels), "-r", str(requirements))
-    return packages
-
-
-def _resolved(report: dict[str, Any], ours: Path) -> Iterator[Package]:
-    for item in report["install"]:
-        about = item["metadata"]
-        hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
-        digest = _sha256(ours) if about["name"] == "wanwu" else hashes["sha256"]
-        yield Package(about["name"], about["version"], digest)
-
-
-def image_list(folder: Path) -> list[str]:
-    """Give the images of the chart, as it renders with a registry to be filled in."""
+def image_list(folder: Path, images: list[str]) -> list[str]:
+    """Return the chart's images and the others that are built, to be filled in."""
     values = yaml.safe_load((folder / "helm/wanwu/values.yaml").read_text())
     triton, gateway = values["triton"]["image"], values["gateway"]["image"]
+    others = [image for image in images if image != "gateway"]
     return [
         "# Bring these into your registry and write their digests here, then into your values:",
         "# triton.image.digest, gateway.image.digest",
         f"{triton['repository']}:{triton['tag'] or triton['release'] + '-py3'}  sha256:",
         f"{gateway['repository']}:{gateway['tag'] or __version__}  sha256:",
+        *(f"wanwu/{image}:{__version__}  sha256:" for image in others),
     ]
 
 
@@ -223,13 +176,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
 
 
 def _sha256(path: Path) -> str:
