@@ -25,6 +25,7 @@ TEMPLATES = sorted((CHART / "templates").rglob("*.*"))
 PASSED_THROUGH = {
     "triton.resources",
     "gateway.resources",
+    "gateway.ingress.annotations",
     "networkPolicy.dnsNamespace",
     "monitoring.dashboardLabels",
 }
@@ -114,6 +115,9 @@ PARTS = [
 ]  # fmt: skip
 #: What goes with a change, where the values would not fit together without.
 WITH = {
+    # Nothing but a release with faults is refused without it.
+    "triton.acceptKnownVulnerabilities": nested("triton.image.release", "26.07"),
+    "monitoring.enabled": nested("monitoring.enabled", True),
     "triton.tls.enabled": nested(
         "triton.tls", {"existingSecret": "", "clientSecret": "", "mutual": False}
     ),

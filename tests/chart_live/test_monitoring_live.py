@@ -28,8 +28,8 @@ from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.transport import GrpcTransport
 
 CALLERS = 6
-#: The summaries of Triton look back for 60 s, the rates for 30 s; a P95 counts once the first scrape
-#: is older than the summaries reach.
+#: The summaries of Triton look back for 60 s, the rates for 30 s; a P95 counts once the first
+#: scrape is older than those.
 LOAD_S, SUMMARY_S, RATE_S = 100.0, 60.0, 30.0
 CLEARS_S = 75.0
 LIMIT_MS = 45
