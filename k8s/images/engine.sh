@@ -11,6 +11,6 @@ for engine in ${ENGINE:-docker podman buildah}; do
     exit
   fi
 done
-printf '%s: `info` of none succeeds; install docker, podman or buildah, or start its daemon%s\n' \
+printf '%s: none works here (its command info fails); install docker, podman or buildah, or start its daemon%s\n' \
   "${ENGINE:-docker, podman, buildah}" "${ENGINE:+, or leave ENGINE out}" >&2
 exit 2

@@ -147,7 +147,7 @@ def test_an_engine_that_does_not_work_is_named(tmp_path: Path) -> None:
     engine(tmp_path, "podman", works=True)
     done = choose(str(tmp_path), ENGINE="docker")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("docker: `info` of none succeeds")
+    assert done.stderr.startswith("docker: none works here")
 
 
 def test_an_image_whose_wheels_are_missing_is_not_begun(tmp_path: Path) -> None:
