@@ -30,7 +30,7 @@ REFUSED = [
         nested("triton", {"resourceClaims": [{"name": "gpu"}], "gpu": {"count": 0}}),
         "triton.resourceClaims is set and this is Kubernetes v1.32",
     ),
-    (nested("triton.grpc.maxConnectionAgeMs", 19000), "maxConnectionAgeMs is 19000, up to a tenth"),
+    (nested("triton.grpc.maxConnectionAgeMs", 32000), "maxConnectionAgeMs is 32000, up to a tenth"),
     (nested("triton.preStopSeconds", 10), "maxConnectionAgeMs is 15000, up to a tenth"),
     (
         nested("triton.image.release", "26.05"),
@@ -65,8 +65,8 @@ REFUSED = [
         {"triton": {"profile": "cpu", "resources": {"limits": {"cpu": None}}}},
         "triton.resources.limits.cpu is missing",
     ),
-    (nested("triton.preStopSeconds", 30), "triton.terminationGracePeriodSeconds is 60"),
-    (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 60"),
+    (nested("triton.preStopSeconds", 45), "triton.terminationGracePeriodSeconds is 75"),
+    (nested("triton.exitTimeoutSeconds", 40), "triton.terminationGracePeriodSeconds is 75"),
     (nested("triton.exitTimeoutSeconds", 9), "triton.exitTimeoutSeconds is 9"),
     (
         nested("triton.instances.image", 1),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,13 @@ class Call:
 
 @contextmanager
 def calling(
-    kind: str, url: str, *, callers: int, timeout_s: float, model: str = MODEL
+    kind: str,
+    url: str,
+    *,
+    callers: int,
+    timeout_s: float,
+    model: str = MODEL,
+    channel_args: Sequence[tuple[str, Any]] = CHANNEL_ARGS,
 ) -> Iterator[list[Call]]:
     """Call a name again and again; the list grows, and is whole when the block has ended.
 
@@ -182,10 +189,12 @@ def calling(
         callers: threads, or tasks, that call one after the other.
         timeout_s: the deadline of each call.
         model: what is called.
+        channel_args: options of gRPC, for `plain`.
     """
     calls: list[Call] = []
     ended = threading.Event()
-    run = {"sync": _sync, "aio": _aio, "plain": _plain}[kind]
+    plain = functools.partial(_plain, channel_args)
+    run = {"sync": _sync, "aio": _aio, "plain": plain}[kind]
     thread = threading.Thread(target=run, args=(url, callers, timeout_s, model, calls, ended))
     thread.start()
     try:
@@ -213,8 +222,8 @@ def _sync(url, callers, timeout_s, model, calls, ended) -> None:
         _in_threads(call, callers, calls, ended)
 
 
-def _plain(url, callers, timeout_s, model, calls, ended) -> None:
-    with triton.InferenceServerClient(url, channel_args=CHANNEL_ARGS) as client:
+def _plain(channel_args, url, callers, timeout_s, model, calls, ended) -> None:
+    with triton.InferenceServerClient(url, channel_args=channel_args) as client:
         arguments = infer_arguments(model, INPUTS, OUTPUTS)
 
         def call() -> object:

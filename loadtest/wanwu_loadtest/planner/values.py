@@ -61,7 +61,7 @@ class ChartValues:
         "triton.latencyBucketsMs",
         (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000),
     )
-    pre_stop_s: int = _value("triton.preStopSeconds", 20, 0)
+    pre_stop_s: int = _value("triton.preStopSeconds", 35, 0)
     exit_timeout_s: int = _value("triton.exitTimeoutSeconds", 30, 0)
     startup_s: int = _value("triton.startupSeconds", 900, 1)
     given: frozenset[str] = frozenset()
