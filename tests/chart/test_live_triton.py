@@ -5,9 +5,11 @@ Its Python backend stands in for onnxruntime's, which PyPI's Triton lacks; the r
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import shutil
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from chart.live import ChartServer, Container, Machine, lay, secrets_of
-from chart.rendering import one, triton
+from chart.rendering import nested, one, triton
 from wanwu import Recognizer, SetupError
 from wanwu.embedded.server import ServerOptions, free_port
 from wanwu.repository import newest_release
@@ -190,6 +192,22 @@ def test_the_probes_pass_and_http_gives_nothing_else(objects, serving: ChartServ
         assert http(serving, triton(objects)[name]["httpGet"]["path"]) == 200
     for path in ("/v2", "/v2/models/image_encoder", "/v2/models/image_encoder/config"):
         assert http(serving, path) == 403
+
+
+def test_engines_are_kept_once_a_real_triton_is_ready(
+    render, serving: ChartServer, tmp_path: Path
+) -> None:
+    script = tmp_path / "with-engines.sh"
+    objects = render(nested("triton.tensorrt.enabled", True))
+    script.write_text(one(objects, "ConfigMap", "-triton")["data"][script.name])
+    folders = {"WANWU_ENGINES": f"{tmp_path}/made", "WANWU_ENGINES_KEPT": f"{tmp_path}/kept"}
+    quick = {"WANWU_HTTP_PORT": str(serving.options.http_port), "WANWU_ENGINES_EVERY_S": "0.5"}
+    making = ["sh", "-c", "echo engine >$WANWU_ENGINES/an.engine; sleep 15"]
+    environment = {"PATH": os.environ["PATH"], **folders, **quick}
+    subprocess.run(["bash", script, *making], env=environment, check=True)
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.name.endswith(".an.engine")
+    assert kept.read_text() == "engine\n"
 
 
 def test_the_latency_that_older_scalers_read_is_there(serving: ChartServer) -> None:

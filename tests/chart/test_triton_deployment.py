@@ -90,12 +90,27 @@ def test_shared_memory_is_a_volume_of_memory(render) -> None:
     assert mounts["shm"] == "/dev/shm"  # noqa: S108 - a container's
 
 
-def test_engines_are_kept_in_the_pod_or_in_a_claim(render) -> None:
-    objects = render(nested("triton.cacheSize", "3Gi"))
+def test_engines_are_made_in_the_pod_and_kept_there_or_in_a_claim(render) -> None:
+    made = {"cacheSize": "3Gi", "tensorrt": {"enabled": True}}
+    objects = render(nested("triton", made))
     assert volume(objects, "cache")["emptyDir"] == {"sizeLimit": "3Gi"}
-    claim = {"engineCache": {"claimName": "engines"}, "tensorrt": {"enabled": True}}
-    objects = render(nested("triton", claim))
-    assert volume(objects, "cache")["persistentVolumeClaim"] == {"claimName": "engines"}
+    found = environment(triton(objects))
+    assert found["WANWU_ENGINES_KEPT"] == found["WANWU_ENGINES"].replace("cache", "cache/kept")
+    objects = render(nested("triton", {**made, "engineCache": {"claimName": "e"}}))
+    assert volume(objects, "cache")["emptyDir"] == {"sizeLimit": "3Gi"}
+    assert volume(objects, "engines")["persistentVolumeClaim"] == {"claimName": "e"}
+    kept = environment(triton(objects))["WANWU_ENGINES_KEPT"]
+    assert kept == found["WANWU_ENGINES"].replace("cache", "engines")
+
+
+def test_triton_starts_with_its_engines_where_tensorrt_runs(render) -> None:
+    assert triton(render())["command"] == ["tritonserver"]
+    objects = render(nested("triton.tensorrt.enabled", True))
+    command = triton(objects)["command"]
+    assert command == ["bash", "/configs/with-engines.sh", "tritonserver"]
+    mounts = {each["mountPath"]: each["name"] for each in triton(objects)["volumeMounts"]}
+    assert mounts["/configs"] == "configs"
+    assert "with-engines.sh" in one(objects, "ConfigMap", "-triton")["data"]
 
 
 def test_triton_cannot_write_to_its_models(render) -> None:

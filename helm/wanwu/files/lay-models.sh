@@ -16,9 +16,6 @@ if [ -n "${WANWU_MANIFEST_SHA256:-}" ]; then
     "lies beside these models, or give the repository that the values were written for"
 fi
 
-# TensorRT makes the last folder of its path, not those above.
-[ -z "${WANWU_ENGINES:-}" ] || mkdir -p "$WANWU_ENGINES"
-
 rm -rf "${to:?}"/*
 for model in "$from"/*/; do
   name=$(basename "$model")

@@ -56,6 +56,11 @@
 {{- define "wanwu.triton.env" -}}
 - {name: HOME, value: /tmp}
 - {name: CUDA_CACHE_PATH, value: /cache/cuda}
+{{- if include "wanwu.tensorrt" . }}
+- {name: WANWU_ENGINES, value: {{ include "wanwu.engines" . | quote }}}
+- name: WANWU_ENGINES_KEPT
+  value: {{ ternary "/engines/" "/cache/kept/" (ne .Values.triton.engineCache.claimName "") }}{{ include "wanwu.engines" . | base }}
+{{- end }}
 # Nothing that runs here reports to its vendor.
 - {name: ORT_DISABLE_TELEMETRY, value: "1"}
 {{- if eq .Values.triton.profile "cpu" }}

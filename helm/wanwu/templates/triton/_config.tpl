@@ -103,6 +103,13 @@ optimization {
 {{- end }}
 {{- end -}}
 
+{{/* "true" where TensorRT runs the image tower. Else empty. */}}
+{{- define "wanwu.tensorrt" -}}
+{{- with .Values.triton -}}
+{{- if and (eq .profile "gpu") .tensorrt.enabled }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Where TensorRT's engines of this model, release and setting are: others are not for it. */}}
 {{- define "wanwu.engines" -}}
 {{- $of := list .Values.model.fingerprint .Values.triton.image.release .Values.triton.tensorrt (include "wanwu.batch.largest" . | int) -}}

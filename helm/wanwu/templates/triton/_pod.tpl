@@ -11,9 +11,6 @@
     - {name: WANWU_CONFIGS, value: /configs}
     - {name: WANWU_MODELS, value: /models}
     - {name: WANWU_MANIFEST_SHA256, value: {{ .Values.model.manifestSha256 | quote }}}
-    {{- if and (eq $t.profile "gpu") $t.tensorrt.enabled }}
-    - {name: WANWU_ENGINES, value: {{ include "wanwu.engines" . | quote }}}
-    {{- end }}
   {{- include "wanwu.containerSecurity" . | nindent 2 }}
   resources:
     requests: {cpu: 100m, memory: 64Mi}
@@ -22,7 +19,6 @@
     - {{ include "wanwu.repository.mount" . }}
     - {name: configs, mountPath: /configs, readOnly: true}
     - {name: models, mountPath: /models}
-    - {name: cache, mountPath: /cache}
 {{- end -}}
 
 {{- define "wanwu.triton.container" -}}
@@ -30,7 +26,11 @@
 - name: triton
   image: {{ include "wanwu.tritonImage" . }}
   imagePullPolicy: {{ $t.image.pullPolicy }}
+  {{- if include "wanwu.tensorrt" . }}
+  command: [bash, /configs/with-engines.sh, tritonserver]
+  {{- else }}
   command: [tritonserver]
+  {{- end }}
   args:
     {{- include "wanwu.triton.args" . | nindent 4 }}
   env:
@@ -64,6 +64,12 @@
     - {{ include "wanwu.repository.mount" . }}
     - {name: models, mountPath: /models, readOnly: true}
     - {name: cache, mountPath: /cache}
+    {{- if include "wanwu.tensorrt" . }}
+    - {name: configs, mountPath: /configs, readOnly: true}
+    {{- end }}
+    {{- if $t.engineCache.claimName }}
+    - {name: engines, mountPath: /engines}
+    {{- end }}
     - {name: tmp, mountPath: /tmp}
     - {name: shm, mountPath: /dev/shm}
     {{- with $t.extraVolumeMounts }}
@@ -93,11 +99,11 @@
 - name: models
   emptyDir: {sizeLimit: 64Mi}
 - name: cache
-  {{- if $t.engineCache.claimName }}
-  persistentVolumeClaim: {claimName: {{ quote $t.engineCache.claimName }}}
-  {{- else }}
   emptyDir: {sizeLimit: {{ $t.cacheSize }}}
-  {{- end }}
+{{- with $t.engineCache.claimName }}
+- name: engines
+  persistentVolumeClaim: {claimName: {{ quote . }}}
+{{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 2Gi}
 - name: shm
@@ -115,6 +121,10 @@
 {{- define "wanwu.triton.files" -}}
 lay-models.sh: |
   {{- .Files.Get "files/lay-models.sh" | nindent 2 }}
+{{- if include "wanwu.tensorrt" . }}
+with-engines.sh: |
+  {{- .Files.Get "files/with-engines.sh" | nindent 2 }}
+{{- end }}
 {{- range $tower := list "image_encoder" "text_encoder" }}
 {{ $tower }}.pbtxt: |
   {{- include "wanwu.config.tower" (list $ $tower) | nindent 2 }}
