@@ -42,6 +42,8 @@ VALUES = (
     "monitoring.alerts.forSeconds=5",
     f"monitoring.alerts.p95Ms={LIMIT_MS}",
 )
+LOADED = ("request_p95_ms", "queue_ms", "request_rate", "batch_size", "scaling_queue_ms")
+IDLE = (*LOADED, "error_ratio", "middle_pod_p95_ms", "scaling_p95_ms")
 PICTURE = np.zeros((260, 260, 3), np.uint8)
 
 
@@ -169,6 +171,7 @@ class Seen:
     queue_ms: float
     rate: float
     batch: float
+    scaling_queue_ms: float
     silent_before: bool
     fired_s: float | None
     unhealthy: list[str]
@@ -208,10 +211,7 @@ def seen(watched: EmbeddedServer, prometheus: Prometheus) -> Seen:
             # Prometheus is asked before the callers stop, of the same seconds as they.
             now = time.monotonic()
             requests, queued, computed = statistics(watched.url) - before
-            told = [
-                prometheus.ask(f"wanwu_{name}")
-                for name in ("request_p95_ms", "queue_ms", "request_rate", "batch_size")
-            ]
+            told = [prometheus.ask(f"wanwu_{name}") for name in LOADED]
         finally:
             stop.set()
             for caller in callers:
@@ -226,7 +226,6 @@ def seen(watched: EmbeddedServer, prometheus: Prometheus) -> Seen:
     cleared_s = until(lambda: not prometheus.firing("WanwuLatencyHigh"), CLEARS_S)
     within = [waited for ended, waited in wire.calls if now - SUMMARY_S < ended <= now]
     rated = [waited for ended, waited in wire.calls if now - RATE_S < ended <= now]
-    names = ("request_p95_ms", "queue_ms", "request_rate", "error_ratio", "batch_size")
     result = Seen(
         client_p95_ms=float(np.quantile(within, 0.95)),
         client_mean_ms=float(np.mean(rated)),
@@ -237,11 +236,12 @@ def seen(watched: EmbeddedServer, prometheus: Prometheus) -> Seen:
         queue_ms=told[1] or 0.0,
         rate=told[2] or 0.0,
         batch=told[3] or 0.0,
+        scaling_queue_ms=told[4] or 0.0,
         silent_before=silent_before,
         fired_s=fired_s,
         unhealthy=unhealthy,
         cleared_s=cleared_s,
-        idle=[prometheus.ask(f"wanwu_{name}") for name in names],
+        idle=[prometheus.ask(f"wanwu_{name}") for name in IDLE],
     )
     print(result)  # noqa: T201 - `pytest -s` shows the figures
     return result
@@ -261,6 +261,10 @@ def test_the_time_in_the_queue_is_what_computing_leaves_of_a_callers_wait(seen: 
     assert whole == pytest.approx(seen.client_mean_ms, rel=0.15)
 
 
+def test_of_one_pod_scalers_read_the_fleets_own_queue(seen: Seen) -> None:
+    assert seen.scaling_queue_ms == pytest.approx(seen.queue_ms, rel=0.1)
+
+
 def test_the_alarm_fires_under_the_load_and_clears_after_it(seen: Seen) -> None:
     assert seen.silent_before
     assert seen.client_p95_ms > LIMIT_MS
@@ -274,4 +278,4 @@ def test_prometheus_could_evaluate_every_rule(seen: Seen) -> None:
 
 
 def test_once_idle_every_signal_is_zero(seen: Seen) -> None:
-    assert seen.idle == [0.0] * 5
+    assert seen.idle == [0.0] * len(IDLE)
