@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs Wanwu into the cluster that kubectl speaks to, from an unpacked bundle or from a checkout.
-# Nothing is changed before everything that is needed is there; what is missing is told at once.
+# Nothing is changed before everything that is needed is there. All that is missing is listed at once,
+# and what you may not look at is listed as not checked, which stops nothing.
 #
 #   sh k8s/airgap/install.sh check   -f mine.yaml      # is everything there?
 #   sh k8s/airgap/install.sh install -f mine.yaml      # check, bring the models in, install, test
@@ -26,9 +27,45 @@ trap 'exit 143' TERM
 
 say() { printf '%s\n' "$*"; }
 lack() { missing=1; printf 'missing: %s\n' "$*" >&2; }
+unchecked() { printf 'not checked: %s\n' "$*" >&2; }
 usage() { sed -n '/^# /s/^# //p; /^#$/p; /^set/q' "$0" >&2; exit 2; }
 # kubectl in the release's namespace.
 k() { kubectl -n "$namespace" "$@"; }
+
+# Writes what kubectl answers to $work/answer. Returns 0 where the thing is there, 1 where it is
+# missing, 2 where this user may not look, 3 where the answer is another error, which is lacked.
+look() {
+  kubectl "$@" >"$work/answer" 2>"$work/said" && return 0
+  case $(cat "$work/said") in
+    *'(NotFound)'*) return 1 ;;
+    *'(Forbidden)'*) return 2 ;;
+  esac
+  lack "an answer to \`kubectl $*\`: $(cat "$work/said")"
+  return 3
+}
+
+# expect WHAT ARGUMENTS: lacks WHAT unless `kubectl ARGUMENTS` finds it. Returns what `look` does.
+expect() {
+  what=$1 state=0
+  shift
+  look "$@" || state=$?
+  case $state in
+    1) lack "$what" ;;
+    2) unchecked "$what (you may not \`kubectl $*\`)" ;;
+  esac
+  return $state
+}
+
+# Whether this user has a right. Where the cluster does not say, the right is taken to be there.
+may() {
+  answer=$(kubectl auth can-i "$@" 2>"$work/said") || :
+  case $answer in
+    yes*) return 0 ;;
+    # A kind that the cluster does not have is not one that is denied.
+    no*) grep -q "doesn't have a resource type" "$work/said" ;;
+    *) unchecked "the right to $1 $2 (the cluster does not say)" ;;
+  esac
+}
 
 [ $# -ge 1 ] || usage
 action=$1; shift
@@ -72,12 +109,16 @@ check_version() {
     lack "Kubernetes 1.30 or later: the cluster has 1.$minor"
   else
     as_of=1.$minor
+    # What the chart looks for where monitoring.enabled is auto.
+    operator=$(kubectl api-resources --api-group=monitoring.coreos.com --no-headers 2>/dev/null |
+      awk '{ kinds = kinds sep $(NF - 2) "/" $NF; sep = "," } END { print kinds }') || operator=
   fi
 }
 
-# Renders the chart with the values, as of the cluster's version.
+# Renders the chart with the values, as of the cluster's version and kinds.
 render() {
-  helm template "$release" "$chart" -n "$namespace" ${as_of:+--kube-version "$as_of"} "$@"
+  helm template "$release" "$chart" -n "$namespace" ${as_of:+--kube-version "$as_of"} \
+    ${operator:+--api-versions "$operator"} "$@"
 }
 
 # Whose models these are: a claim that stands for one that no value names is still there if so.
@@ -105,7 +146,27 @@ choose_models() {
   printf 'repository: {pvc: {claimName: "%s", subPath: "%s"}}\n' "$claim" "$folder" >"$work/claim.yaml"
 }
 
-may() { kubectl auth can-i "$@" >/dev/null 2>&1; }
+# Prints a quantity of Kubernetes, such as 20Gi, in KiB; nothing for what is none.
+kibibytes() {
+  printf '%s\n' "$1" | awk '
+    /^[0-9]+(\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?$/ {
+      unit = $0; sub(/^[0-9.]+/, "", unit)
+      power = index("kMGTPE", toupper(substr(unit, 1, 1)) == "K" ? "k" : substr(unit, 1, 1))
+      if (unit == "") power = 0
+      printf "%.0f\n", $0 * (unit ~ /i$/ ? 1024 : 1000) ^ power / 1024
+    }'
+}
+
+# check_size QUANTITY WHAT: WHAT must hold the models.
+check_size() {
+  holds=$(kibibytes "$1")
+  takes=$(du -sk "$models" | cut -f 1)
+  if [ -z "$holds" ]; then
+    lack "$2 as a quantity such as 20Gi: it is '$1'"
+  elif [ "$holds" -lt "$takes" ]; then
+    lack "$2 of at least $((takes / 1024 + 1))Mi, which the models take: it is $1"
+  fi
+}
 
 # Prints the names that pods need and the chart does not make: Secret/NAME, ...
 names_needed() {
@@ -128,55 +189,139 @@ names_needed() {
   ' "$work/rendered.yaml" | sort
 }
 
-check_cluster() {
-  may create deployments.apps -n "$namespace" ||
-    lack "the right to create Deployments in namespace $namespace"
-  here=1
-  kubectl get namespace "$namespace" >/dev/null 2>&1 || here=
-  [ -n "$here" ] || may create namespaces ||
-    lack "namespace $namespace, or the right to create it"
-  for each in $(names_needed); do
-    if [ -n "$ours" ] && [ "${each%%/*}" = PersistentVolumeClaim ]; then
-      case ${each#*/} in "$claim" | claim-of-the-install-script) continue ;; esac
-    fi
-    k get "$each" >/dev/null 2>&1 || lack "$each in namespace $namespace, which your values name"
+# Prints every kind that the chart makes: deployment.apps, secret, ...
+kinds_made() {
+  awk '
+    /^apiVersion: / { group = ""; if (split($2, part, "/") == 2) group = "." part[1] }
+    /^kind: / { print tolower($2) group }
+  ' "$work/rendered.yaml" | sort -u
+}
+
+# Prints the devices that pods ask for: nvidia.com/gpu=1, ...
+devices_needed() {
+  awk '
+    NF == 1 { on = ($1 == "limits:") }
+    on && $1 ~ /\/.*:$/ { gsub(/"/, ""); sub(/:$/, "", $1); print $1 "=" $2 }
+  ' "$work/rendered.yaml" | sort -u
+}
+
+check_rights() {
+  # An upgrade also changes what is there.
+  verbs=create
+  look -n "$namespace" get secret -l "owner=helm,name=$release" -o name || :
+  [ ! -s "$work/answer" ] || verbs='create patch'
+  for kind in $(kinds_made); do
+    denied=
+    for verb in $verbs; do
+      may "$verb" "$kind" -n "$namespace" || denied="$denied${denied:+, }$verb"
+    done
+    [ -z "$denied" ] || lack "the right to $denied $kind in namespace $namespace"
   done
-  needs() { grep -q "$1" "$work/rendered.yaml"; }
-  default_class() {
-    kubectl get storageclass -o yaml 2>/dev/null |
-      grep -q 'storageclass.kubernetes.io/is-default-class: "true"'
-  }
-  if [ -n "$ours" ] && class=$(k get persistentvolumeclaim "$claim" \
-      -o 'jsonpath={.spec.storageClassName}' 2>/dev/null); then
+  [ -n "$ours" ] || return 0
+  # By these the models are brought in.
+  for right in 'create persistentvolumeclaims' 'get persistentvolumeclaims' 'create pods' 'get pods' \
+    'watch pods' 'delete pods' 'create pods --subresource=exec'
+  do
+    # Each is a few words.
+    # shellcheck disable=SC2086
+    may $right -n "$namespace" || lack "the right to $right in namespace $namespace"
+  done
+}
+
+check_namespace() {
+  here=1 state=0
+  look get namespace "$namespace" || state=$?
+  case $state in
+    1) here=; may create namespaces || lack "namespace $namespace, or the right to create it" ;;
+    2) unchecked "namespace $namespace (you may not look; it is taken to be there)" ;;
+  esac
+}
+
+# A claim that is there must be bound, or be one that a pod binds.
+check_claim() {
+  expect "PersistentVolumeClaim/$1 in namespace $namespace, which your values name" \
+    -n "$namespace" get persistentvolumeclaim "$1" \
+    -o 'jsonpath={.status.phase} {.spec.storageClassName}' || return 0
+  read -r phase class <"$work/answer" || :
+  case $phase in
+    Lost) lack "a volume for the claim $1: it is Lost" ;;
+    Pending)
+      state=1
+      [ -z "$class" ] || { state=0; look get storageclass "$class" -o 'jsonpath={.volumeBindingMode}' || state=$?; }
+      if [ $state = 2 ]; then
+        unchecked "a volume for the claim $1 (it is Pending, and you may not look at its StorageClass)"
+      elif [ $state != 0 ] || [ "$(cat "$work/answer")" != WaitForFirstConsumer ]; then
+        lack "a volume for the claim $1: it is Pending, and \`kubectl -n $namespace describe pvc $1\` says why"
+      fi ;;
+  esac
+}
+
+# expect_default WHAT: lacks WHAT where the cluster has no default StorageClass.
+expect_default() {
+  state=0
+  look get storageclass -o yaml || state=$?
+  case $state in
+    0) grep -q 'storageclass.kubernetes.io/is-default-class: "true"' "$work/answer" || lack "$1" ;;
+    2) unchecked "$1 (you may not \`kubectl get storageclass\`)" ;;
+  esac
+}
+
+# The claim that the models are brought into, there or not.
+check_models_claim() {
+  state=0
+  look -n "$namespace" get persistentvolumeclaim "$claim" \
+    -o 'jsonpath={.spec.resources.requests.storage} {.spec.storageClassName}' || state=$?
+  if [ $state = 0 ]; then
+    read -r holds class <"$work/answer" || :
     [ "${STORAGE_CLASS:-$class}" = "$class" ] ||
       lack "the claim $claim with class $STORAGE_CLASS: it is there with class ${class:-of the cluster}; delete it, or leave STORAGE_CLASS out"
-  elif [ -n "$ours" ]; then
-    if [ -n "${STORAGE_CLASS:-}" ]; then
-      kubectl get storageclass "$STORAGE_CLASS" >/dev/null 2>&1 ||
-        lack "the StorageClass $STORAGE_CLASS: kubectl get storageclass lists those there are"
-    else
-      default_class ||
-        lack "a default StorageClass: set STORAGE_CLASS to one that lets many pods read a claim"
-    fi
+    check_size "$holds" "the claim $claim"
+    check_claim "$claim"
+    return
   fi
+  check_size "$size" MODELS_SIZE
+  if [ -n "${STORAGE_CLASS:-}" ]; then
+    expect "the StorageClass $STORAGE_CLASS: kubectl get storageclass lists those there are" \
+      get storageclass "$STORAGE_CLASS" || :
+  else
+    expect_default "a default StorageClass: set STORAGE_CLASS to one that lets many pods read a claim"
+  fi
+}
+
+check_devices() {
+  for each in $(devices_needed); do
+    device=${each%=*} count=${each#*=} state=0
+    look get nodes -o \
+      "go-template={{range .items}}{{index .status.allocatable \"$device\"}}{{\"\\n\"}}{{end}}" || state=$?
+    case $state in
+      0) awk -v least="$count" '$1 + 0 >= least { found = 1 } END { exit !found }' "$work/answer" ||
+        lack "a node that offers $count $device: install the GPU operator, set triton.gpu.resourceName to what \`kubectl describe nodes\` lists, or triton.profile to cpu" ;;
+      2) unchecked "a node that offers $count $device (you may not \`kubectl get nodes\`)" ;;
+    esac
+  done
+}
+
+check_cluster() {
+  check_rights
+  check_namespace
+  needs() { grep -q "$1" "$work/rendered.yaml"; }
+  for each in $(names_needed); do
+    case $each in
+      PersistentVolumeClaim/"$claim" | PersistentVolumeClaim/claim-of-the-install-script)
+        [ -n "$ours" ] || check_claim "$claim" ;;
+      PersistentVolumeClaim/*) check_claim "${each#*/}" ;;
+      *) expect "$each in namespace $namespace, which your values name" \
+        -n "$namespace" get "$each" || : ;;
+    esac
+  done
+  [ -z "$ours" ] || check_models_claim
   if needs 'volumeClaimTemplates:' && ! needs 'storageClassName:'; then
-    default_class || lack "a default StorageClass for the audit log: or set gateway.audit.storageClassName"
+    expect_default "a default StorageClass for the audit log: or set gateway.audit.storageClassName"
   fi
-  if [ -n "$ours" ]; then
-    may create pods --subresource=exec -n "$namespace" ||
-      lack "the right to exec into pods in namespace $namespace, by which models are brought in"
-    may create persistentvolumeclaims -n "$namespace" ||
-      lack "the right to create PersistentVolumeClaims in namespace $namespace"
-  fi
-  if needs 'kind: KIND_GPU'; then
-    kubectl get nodes -o yaml 2>/dev/null | grep -q 'nvidia.com/' ||
-      lack "a node with a GPU resource: install the GPU operator, or set triton.profile to cpu"
-  fi
-  kubectl api-versions >"$work/apis" 2>/dev/null || :
+  check_devices
+  kubectl api-versions >"$work/apis"
   for pair in \
     'name: cpu=metrics.k8s.io=metrics-server, or gateway.autoscaling.enabled: false' \
-    'name: wanwu_p95_ms=external.metrics.k8s.io=prometheus-adapter (k8s/prometheus-adapter)' \
-    'metric: {name: wanwu_gpu_utilization}=custom.metrics.k8s.io=prometheus-adapter (k8s/prometheus-adapter)' \
     'kind: ScaledObject=keda.sh=KEDA (k8s/keda)' \
     'kind: PodMonitor=monitoring.coreos.com=the Prometheus operator, or monitoring.enabled: false' \
     'kind: Certificate=cert-manager.io=cert-manager, or triton.tls.existingSecret' \
@@ -187,9 +332,14 @@ check_cluster() {
       lack "${rest#*=}: the cluster has no API ${rest%%=*}"
     fi
   done
+  # The rest runs without it.
+  if needs 'name: wanwu_' && ! grep -q '^external.metrics.k8s.io/' "$work/apis"; then
+    later="${later}later: prometheus-adapter (k8s/prometheus-adapter), or autoscaling.driver: none; until then Triton stays at its least pods
+"
+  fi
 }
 
-minor='' as_of='' ours='' folder='' here=''
+minor='' as_of='' operator='' later='' ours='' folder='' here=''
 check_arguments "$@"
 check_files
 ! command -v kubectl >/dev/null || check_version
@@ -209,15 +359,12 @@ if [ -n "$ours" ]; then
 else
   say "everything is there; the models are those that repository.* of your values names"
 fi
+printf %s "$later"
 [ "$action" = install ] || exit 0
 
 if [ -z "$here" ]; then
   # In one request: a namespace that is there is taken for someone's own, and left as it is.
-  kubectl apply -f - <<YAML
-apiVersion: v1
-kind: Namespace
-metadata: {name: $namespace, labels: {pod-security.kubernetes.io/enforce: restricted}}
-YAML
+  sed "s/^  name: wanwu$/  name: $namespace/" "$root/k8s/namespace/namespace.yaml" | kubectl apply -f -
 fi
 
 # The models travel into the claim through a pod of the gateway's image, which has tar.
@@ -233,11 +380,12 @@ spec:
 YAML
   k delete pod "$claim" --ignore-not-found --wait
   trap 'k delete pod "$claim" --ignore-not-found --wait=false || :; rm -rf "$work"' EXIT
-  # Image and pull secrets as the chart's own pods have them.
+  # Image, pull secrets and nodes as the chart's own pods of this image have them.
   render "$@" -s templates/tests/doctor.yaml >"$work/doctor.yaml"
   image=$(sed -n 's/^ *image: //p' "$work/doctor.yaml")
   pull=$(awk 'on && $1 == "-" { names = names "{name: " $3 "}, "; next }
     { on = /^ *imagePullSecrets:$/ } END { print "[" names "]" }' "$work/doctor.yaml")
+  nodes=$(sed -n '/^  restartPolicy:/,/^  containers:$/{//!p;}' "$work/doctor.yaml")
   k apply -f - <<YAML
 apiVersion: v1
 kind: Pod
@@ -250,14 +398,21 @@ spec:
   containers:
     - name: models
       image: $image
-      command: [sleep, "7200"]
+      # As the first process a bare sleep would not hear that it is to end.
+      command: [sh, -c, "trap 'exit 0' TERM; sleep 7200 & wait"]
       securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
       resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {memory: 512Mi}}
       volumeMounts: [{name: models, mountPath: /models}]
   volumes: [{name: models, persistentVolumeClaim: {claimName: $claim}}]
+$nodes
 YAML
-  k wait --for=condition=Ready "pod/$claim" --timeout=5m
-  if k exec "$claim" -- test -f "/models/$folder/manifest.json"; then
+  k wait --for=condition=Ready "pod/$claim" --timeout=5m || {
+    k describe "pod/$claim" "persistentvolumeclaim/$claim" | sed -n '/^Name:/p; /^Events:/,/^$/p' >&2
+    exit 1
+  }
+  # A command that fails would have kubectl print an error where all is well.
+  brought=$(k exec "$claim" -- sh -c 'if test -f "$1"; then echo yes; fi' sh "/models/$folder/manifest.json")
+  if [ "$brought" = yes ]; then
     say "the claim $claim has these models already, in $folder"
   else
     # Whole or not at all: the folder has its name once everything is in it.
@@ -273,7 +428,25 @@ YAML
 }
 if [ -n "$ours" ]; then bring_models "$@"; fi
 
-helm upgrade --install "$release" "$chart" -n "$namespace" --wait --timeout 30m "$@"
+# Sets `seconds` to what a rollout of Triton may take: an install starts all pods at once, an upgrade
+# as many at a time as surge, and each has until its deadline, after an old one has ended.
+time_rollout() {
+  render "$@" -s templates/triton/deployment.yaml >"$work/triton.yaml"
+  # field NAME DEFAULT: a number of the Deployment's.
+  field() { sed -n "s/.*$1: \([0-9]*\).*/\1/p; \$s/.*/$2/p" "$work/triton.yaml" | sed 1q; }
+  live=$(k get deployment "$(sed -n 's/^  name: //p' "$work/triton.yaml")" --ignore-not-found \
+    -o 'jsonpath={.spec.replicas}' 2>/dev/null) || live=
+  surge=$(field maxSurge 1) waves=1
+  if [ -n "$live" ]; then
+    [ "$live" -ge "$(field replicas 1)" ] || live=$(field replicas 1)
+    [ "$surge" -gt 0 ] || surge=1
+    waves=$(((live + surge - 1) / surge))
+  fi
+  seconds=$((waves * ($(field progressDeadlineSeconds 600) + $(field terminationGracePeriodSeconds 30))))
+}
+time_rollout "$@"
+say "waiting at most $((seconds / 60)) minutes for the rollout"
+helm upgrade --install "$release" "$chart" -n "$namespace" --wait --timeout "${seconds}s" "$@"
 # Not --logs: helm 3 looks for them once a pod that succeeded is gone.
 helm test "$release" -n "$namespace" || {
   k logs -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=test" --tail=-1 || :

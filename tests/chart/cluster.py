@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,11 @@ class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         path, kept = address.path.rstrip("/"), self.server.kept
-        if (found := discovery(path)) or (found := kept.get(path)):
+        if found := discovery(path):
+            self._answer(200, found)
+        elif self._refused():
+            return
+        elif found := kept.get(path):
             self._answer(200, found)
         elif kind := {plural(each): each for each in LISTED}.get(path.rpartition("/")[2]):
             wanted = parse_qs(address.query).get("labelSelector", [""])[0].split(",")
@@ -67,11 +72,14 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if self.path.partition("?")[0].endswith("/selfsubjectaccessreviews"):
-            self.rfile.read(int(self.headers["Content-Length"]))
             about = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
-            self._answer(201, {**about, "status": {"allowed": True}})
+            wanted = review_of(self.rfile.read(int(self.headers["Content-Length"])))
+            allowed = right(wanted) not in self.server.denied
+            self._answer(201, {**about, "status": {"allowed": allowed}})
             return
         new = self._body()
+        if self._refused():
+            return
         self._keep(f"{urlsplit(self.path).path}/{new['metadata']['name']}", new, 201)
 
     def do_PUT(self) -> None:
@@ -88,7 +96,7 @@ class Api(BaseHTTPRequestHandler):
 
     def _body(self) -> Object:
         text = self.rfile.read(int(self.headers["Content-Length"]))
-        body: Object = secret_of(text) if text.startswith(MAGIC) else yaml.safe_load(text)
+        body: Object = object_of(text) if text.startswith(MAGIC) else yaml.safe_load(text)
         return body
 
     def _keep(self, path: str, each: Object, status: int) -> None:
@@ -96,9 +104,24 @@ class Api(BaseHTTPRequestHandler):
             self.server.kept[path] = each
         self._answer(status, each)
 
+    def _refused(self) -> bool:
+        """Answer 403 where the user lacks the right, as the review of the right would say."""
+        path = urlsplit(self.path).path
+        found = re.fullmatch(r"/apis?/(?:(.+?)/)?v\w+(?:/namespaces/[^/]+)?/([^/]+)(/.+)?", path)
+        group, resource, name = found.groups() if found else ("", "", "")
+        verb = {"GET": "get" if name else "list", "POST": "create"}[self.command]
+        wanted = {"verb": verb, "group": group, "resource": resource}
+        refused = right(wanted) in self.server.denied
+        if refused:
+            self._status(403, "Forbidden", f"{right(wanted)} is forbidden")
+        return refused
+
     def _missing(self) -> None:
-        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
-        self._answer(404, {**status, "reason": "NotFound", "message": f"{self.path} not found"})
+        self._status(404, "NotFound", f"{self.path} not found")
+
+    def _status(self, code: int, reason: str, message: str) -> None:
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
+        self._answer(code, {**status, "reason": reason, "message": message})
 
     def _answer(self, status: int, content: Object) -> None:
         body = json.dumps(content).encode()
@@ -107,6 +130,12 @@ class Api(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def right(wanted: Object) -> str:
+    """Name a right as `kubectl auth can-i` does: create deployments.apps, create pods/exec."""
+    resource = ".".join(filter(None, (wanted["resource"], wanted.get("group"))))
+    return f"{wanted['verb']} {'/'.join(filter(None, (resource, wanted.get('subresource'))))}"
 
 
 def discovery(path: str) -> Object | None:
@@ -160,23 +189,31 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             at += size
 
 
-def secret_of(message: bytes) -> Object:
-    """Read the Secret in which helm stores a release: its numbers are of k8s.io/api/core/v1."""
-    raw = dict(fields(message.removeprefix(MAGIC)))[2]
-    secret = list(fields(raw))
-    metadata = list(fields(dict(secret)[1]))
+def object_of(message: bytes) -> Object:
+    """Read a Namespace, or helm's Secret of a release: its numbers are of k8s.io/api/core/v1."""
+    unknown = dict(fields(message.removeprefix(MAGIC)))
+    kind = dict(fields(unknown[1]))[2].decode()
+    parts = list(fields(unknown[2]))
+    metadata = list(fields(dict(parts)[1]))
     labels = [dict(fields(each)) for number, each in metadata if number == 11]
-    data = [dict(fields(each)) for number, each in secret if number == 2]
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": dict(metadata)[1].decode(),
-            "labels": {each[1].decode(): each[2].decode() for each in labels},
-        },
-        "data": {each[1].decode(): base64.b64encode(each[2]).decode() for each in data},
-        "type": dict(secret)[3].decode(),
+    about = {
+        "name": dict(metadata)[1].decode(),
+        "labels": {each[1].decode(): each[2].decode() for each in labels},
     }
+    read: Object = {"apiVersion": "v1", "kind": kind, "metadata": about}
+    if kind == "Secret":
+        data = [dict(fields(each)) for number, each in parts if number == 2]
+        read["data"] = {each[1].decode(): base64.b64encode(each[2]).decode() for each in data}
+        read["type"] = dict(parts)[3].decode()
+    return read
+
+
+def review_of(message: bytes) -> Object:
+    """Read what a SelfSubjectAccessReview asks: its numbers are of k8s.io/api/authorization/v1."""
+    raw = dict(fields(message.removeprefix(MAGIC)))[2]
+    asked = dict(fields(dict(fields(dict(fields(raw))[2]))[1]))
+    numbers = {"verb": 2, "group": 3, "resource": 5, "subresource": 6}
+    return {name: asked.get(number, b"").decode() for name, number in numbers.items()}
 
 
 def selected(each: Object, wanted: list[str]) -> bool:
@@ -189,6 +226,8 @@ class KeptObjects(ThreadingHTTPServer):
     """The server, and what it keeps."""
 
     kept: dict[str, Object]
+    #: Rights that the user lacks, such as "list nodes".
+    denied: set[str]
 
     def secret(self, namespace: str, name: str) -> Object:
         return self.kept[f"/api/v1/namespaces/{namespace}/secrets/{name}"]
@@ -198,7 +237,7 @@ class KeptObjects(ThreadingHTTPServer):
 def cluster(folder: Path) -> Iterator[tuple[KeptObjects, Path]]:
     """Serve an empty cluster; give it and a kubeconfig for it."""
     with KeptObjects(("127.0.0.1", 0), Api) as server:
-        server.kept = {}
+        server.kept, server.denied = {}, set()
         threading.Thread(target=server.serve_forever, args=(0.1,)).start()
         here = {"server": f"http://127.0.0.1:{server.server_address[1]}"}
         config = {

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ MINE = {
     "triton": {"profile": "cpu"},
 }
 #: Stands before the real programs, and does what needs a node, or a real cluster's schemas.
-STANDS_IN = """#!{python}
+STANDS_IN = """#!{python} -IS
 import os, subprocess, sys
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 real, claim = {real!r}[name], {claim!r}
@@ -38,7 +41,9 @@ with open({log!r}, "a") as log:
 if name == "helm" and words[0] == "test":
     sys.exit(0)
 if name == "helm" and words[0] == "upgrade":
-    words = [each for each in words if each not in ("--wait", "--timeout", "30m")]
+    at = words.index("--timeout")
+    words[at : at + 2] = []
+    words.remove("--wait")
     words.append("--disable-openapi-validation")
 verb = words[2] if words[:1] == ["-n"] else words[0]
 if name == "kubectl" and verb in ("wait", "delete"):
@@ -48,7 +53,10 @@ if name == "kubectl" and verb == "apply":
     words.append("--validate=false")
 if name == "kubectl" and verb == "exec":
     words = words[words.index("--") + 1 :]
-    sys.exit(subprocess.call([word.replace("/models", claim) for word in words]))
+    status = subprocess.call([word.replace("/models", claim) for word in words])
+    if status != 0:
+        print("command terminated with exit code", status, file=sys.stderr)
+    sys.exit(status)
 os.execv(real, [real, *words])
 """
 
@@ -83,7 +91,7 @@ def checkout(tmp_path: Path) -> Path:
     """Give a checkout with a model, in a folder whose name has a space."""
     root = tmp_path / "my checkout"
     shutil.copytree(ROOT / "helm", root / "helm")
-    shutil.copytree(ROOT / "k8s" / "airgap", root / "k8s" / "airgap")
+    shutil.copytree(ROOT / "k8s", root / "k8s")
     models = root / "model_repository"
     (models / "image_encoder" / "1").mkdir(parents=True)
     (models / "image_encoder" / "1" / "model.onnx").write_bytes(b"onnx")
@@ -94,10 +102,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(need, checkout: Path, served, tmp_path: Path) -> Run:
+def run(need, checkout: Path, served, tmp_path: Path, monkeypatch) -> Run:
     programs = {name: shutil.which(name) for name in ("helm", "kubectl")}
     for name, program in programs.items():
         need(program is not None, name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps a server's kinds there
     (tmp_path / "claim").mkdir()
     (tmp_path / "bin").mkdir()
     for name in programs:
@@ -187,6 +196,54 @@ def test_the_pod_that_brings_them_is_pulled_and_secured_as_the_charts(run: Run, 
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_nothing_is_printed_as_an_error_where_all_is_well(run: Run) -> None:
+    assert run("install").stderr == ""
+
+
+def test_the_pod_that_brings_them_runs_where_the_gateway_does(run: Run, served) -> None:
+    tolerations = [{"key": "night", "operator": "Exists"}]
+    gateway = {"nodeSelector": {"disk": "large"}, "tolerations": tolerations}
+    assert run("install", merged(MINE, {"gateway": gateway})).returncode == 0
+    pod = served[0].kept["/api/v1/namespaces/wanwu/pods/wanwu-models"]["spec"]
+    assert (pod["nodeSelector"], pod["tolerations"]) == ({"disk": "large"}, tolerations)
+    assert set(pod) >= {"volumes", "containers"}
+
+
+def test_the_pod_that_brings_them_ends_at_once(run: Run, served) -> None:
+    namespace = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+    done = subprocess.run([*namespace, "true"], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("this machine makes no process namespace, where a program is the first process")
+    assert run("install").returncode == 0
+    pod = served[0].kept["/api/v1/namespaces/wanwu/pods/wanwu-models"]["spec"]
+    command = pod["containers"][0]["command"]
+    with subprocess.Popen([*namespace, *command]) as around:
+        children = Path(f"/proc/{around.pid}/task/{around.pid}/children")
+        while not (first := children.read_text()):
+            time.sleep(0.05)
+        time.sleep(1)  # by then the program has taken its place, and set what it hears
+        os.kill(int(first), signal.SIGTERM)
+        try:
+            assert around.wait(10) == 0
+        finally:
+            around.kill()
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "upgrade"),
+    [
+        ({"replicas": 7, "maxSurge": 3, "startupSeconds": 100}, 460, 3 * 460),
+        ({"replicas": 3, "maxSurge": 0, "terminationGracePeriodSeconds": 100}, 1300, 3 * 1300),
+    ],
+)
+def test_its_timeout_fits_the_rollout(run: Run, tmp_path: Path, values, first, upgrade) -> None:
+    mine = merged(MINE, {"triton": values, "autoscaling": {"driver": "none"}})
+    for _ in range(2):
+        assert run("install", mine).returncode == 0
+    log = (tmp_path / "log").read_text()
+    assert re.findall(r"helm upgrade .*--timeout (\d+)s", log) == [str(first), str(upgrade)]
+
+
 def test_models_that_are_there_are_not_brought_again(run: Run, tmp_path: Path, folder: str) -> None:
     assert run("install").returncode == 0
     (tmp_path / "claim" / folder / "mark").touch()
@@ -235,16 +292,9 @@ def test_models_that_the_values_name_are_taken_as_they_are(
         (nested("repository.pvc.claimName", "wanwu-models"), "PersistentVolumeClaim/wanwu-models"),
         (nested("repository.pvc.subPath", "v1"), "values without repository.pvc.subPath"),
         (nested("triton.security.existingSecret", "admin"), "Secret/admin in namespace wanwu"),
-        (nested("triton.profile", "gpu"), "a node with a GPU resource"),
+        (nested("triton.profile", "gpu"), "a node that offers 1 nvidia.com/gpu: install the GPU"),
         (nested("triton.replica", 3), "values that the chart takes: see the message above"),
-        (
-            {
-                "triton": {"profile": "gpu"},
-                "autoscaling": {"driver": "prometheus-adapter"},
-                "monitoring": {"enabled": True},
-            },
-            "the cluster has no API custom.metrics.k8s.io",
-        ),
+        (nested("monitoring.enabled", True), "the cluster has no API monitoring.coreos.com"),
         (
             {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}},
             "KEDA (k8s/keda): the cluster has no API keda.sh",
@@ -266,6 +316,109 @@ def test_what_is_missing_is_told_and_nothing_changed(
     assert lacks in done.stderr
     assert "nothing was changed" in done.stderr
     assert changes(tmp_path) == []
+
+
+#: What a user lacks whose rights end with one namespace.
+OF_THE_CLUSTER = {
+    *("get namespaces", "create namespaces", "list nodes"),
+    *("get storageclasses.storage.k8s.io", "list storageclasses.storage.k8s.io"),
+}
+
+
+def test_what_one_may_not_look_at_is_not_missing(run: Run, served) -> None:
+    served[0].denied |= OF_THE_CLUSTER
+    done = run("check", merged(MINE, nested("triton.profile", "gpu")))
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("not checked: ") for line in lines)
+    assert [line.partition(" (")[0].removeprefix("not checked: ") for line in lines] == [
+        "namespace wanwu",
+        "a default StorageClass: set STORAGE_CLASS to one that lets many pods read a claim",
+        "a node that offers 1 nvidia.com/gpu",
+    ]
+
+
+def test_a_secret_that_one_may_not_read_is_not_missing(run: Run, served) -> None:
+    served[0].denied.add("get secrets")
+    done = run("check", merged(MINE, nested("imagePullSecrets", [{"name": "pull"}])))
+    assert done.returncode == 0, done.stderr
+    assert "not checked: Secret/pull in namespace wanwu, which your values name" in done.stderr
+
+
+def test_every_kind_that_the_chart_makes_wants_its_right(run: Run, served) -> None:
+    served[0].denied |= {"create networkpolicies.networking.k8s.io", "create pods/exec"}
+    served[0].denied |= {"create statefulsets.apps", "patch services"}
+    done = run("check")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[:-1] == [
+        "missing: the right to create networkpolicy.networking.k8s.io in namespace wanwu",
+        "missing: the right to create pods --subresource=exec in namespace wanwu",
+    ]
+    audited = run("check", merged(MINE, nested("gateway.audit.mode", "pvc")))
+    assert "the right to create statefulset.apps in namespace wanwu" in audited.stderr
+
+
+def test_an_upgrade_wants_the_right_to_change_what_is_there(run: Run, served) -> None:
+    assert run("install").returncode == 0
+    served[0].denied.add("patch services")
+    assert "missing: the right to patch service in namespace wanwu" in run("check").stderr
+
+
+def test_another_error_of_the_cluster_is_shown_as_it_is(run: Run, served, monkeypatch) -> None:
+    from chart import cluster as module
+
+    monkeypatch.delitem(module.KINDS, "storage.k8s.io/v1")
+    done = run("check")
+    assert done.returncode == 1
+    assert done.stderr.startswith("missing: an answer to `kubectl get storageclass -o yaml`: error")
+    assert "default StorageClass" not in done.stderr
+
+
+@pytest.mark.parametrize("offers", [{"nvidia.com/gpu": "8"}, {"nvidia.com/mig-1g.10gb": "1"}])
+def test_the_gpu_is_the_one_that_the_values_name(run: Run, served, offers: Object) -> None:
+    gpu = {"resourceName": "nvidia.com/mig-1g.10gb", "count": 2}
+    mine = {"triton": {"profile": "gpu", "gpu": gpu}, "autoscaling": {"gpuSource": "dcgm-mig"}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}
+    served[0].kept["/api/v1/nodes/n"] = node | {"status": {"allocatable": {"cpu": "4", **offers}}}
+    done = run("check", merged(MINE, mine))
+    assert "missing: a node that offers 2 nvidia.com/mig-1g.10gb: " in done.stderr
+    node["status"] = {"allocatable": {"nvidia.com/mig-1g.10gb": "7"}}
+    served[0].kept["/api/v1/nodes/o"] = node
+    assert run("check", merged(MINE, mine)).returncode == 0
+
+
+def test_a_claim_that_is_pending_is_found(run: Run, served) -> None:
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "theirs"}}
+    claim |= {"spec": {"storageClassName": "nfs"}, "status": {"phase": "Pending"}}
+    served[0].kept["/api/v1/namespaces/wanwu/persistentvolumeclaims/theirs"] = claim
+    mine = merged(MINE, nested("repository.pvc.claimName", "theirs"))
+    assert "missing: a volume for the claim theirs: it is Pending" in run("check", mine).stderr
+    nfs = served[0].kept["/apis/storage.k8s.io/v1/storageclasses/nfs"]
+    nfs["volumeBindingMode"] = "WaitForFirstConsumer"
+    assert run("check", mine).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("20GB", "missing: MODELS_SIZE as a quantity such as 20Gi: it is '20GB'"),
+        ("1.5M", "missing: MODELS_SIZE of at least 3Mi, which the models take: it is 1.5M"),
+        ("0.01Gi", ""),
+    ],
+)
+def test_the_claim_must_hold_the_models(run: Run, checkout: Path, size: str, said: str) -> None:
+    (checkout / "model_repository" / "weights").write_bytes(os.urandom(2_500_000))
+    done = run("check", MODELS_SIZE=size)
+    assert done.returncode == bool(said)
+    assert done.stderr.partition("\n")[0] == said
+
+
+def test_models_that_outgrew_their_claim_are_found(run: Run, checkout: Path) -> None:
+    assert run("install", MODELS_SIZE="1Mi").returncode == 0
+    (checkout / "model_repository" / "weights").write_bytes(os.urandom(2_500_000))
+    found = run("check", MODELS_SIZE="1Mi").stderr
+    assert "missing: the claim wanwu-models of at least 3Mi, which the models take: it is" in found
+    assert "MODELS_SIZE" not in found
 
 
 def test_a_claim_that_is_named_nothing_is_not_named(run: Run, served, folder: str) -> None:
@@ -299,6 +452,25 @@ def test_a_cluster_without_metrics_scales_no_gateway(run: Run, served, monkeypat
     assert quiet.returncode == 0, quiet.stderr
 
 
+def test_a_cluster_without_the_adapter_scales_later(run: Run, served, monkeypatch) -> None:
+    from chart import cluster as module
+
+    done = run("check")
+    assert "later: prometheus-adapter (k8s/prometheus-adapter), or" in done.stdout
+    monkeypatch.setitem(module.KINDS, "external.metrics.k8s.io/v1beta1", ["MetricValue"])
+    assert "later" not in run("check").stdout
+
+
+def test_where_the_prometheus_operator_is_its_kinds_want_rights(run, served, monkeypatch) -> None:
+    from chart import cluster as module
+
+    kinds = ["PodMonitor", "PrometheusRule"]
+    monkeypatch.setitem(module.KINDS, "monitoring.coreos.com/v1", kinds)
+    served[0].denied.add("create podmonitors.monitoring.coreos.com")
+    found = run("check").stderr
+    assert found.startswith("missing: the right to create podmonitor.monitoring.coreos.com in")
+
+
 def test_a_namespace_is_made_and_labelled_and_one_that_is_there_left_alone(
     run: Run, served, tmp_path: Path
 ) -> None:
@@ -309,6 +481,8 @@ def test_a_namespace_is_made_and_labelled_and_one_that_is_there_left_alone(
     done = run("install", NAMESPACE="shop")
     assert done.returncode == 0, done.stderr
     labels = served[0].kept["/api/v1/namespaces/shop"]["metadata"]["labels"]
+    ours = yaml.safe_load((ROOT / "k8s" / "namespace" / "namespace.yaml").read_text())
+    assert labels == ours["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
