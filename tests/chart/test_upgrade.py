@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -30,7 +32,7 @@ def helm(request, need, served, tmp_path: Path) -> Helm:
     program = shutil.which(request.param)
     need(program is not None, request.param)
 
-    def run(*verb: str, values: Object | None = None) -> str:
+    def run(*verb: str, values: Object | None = None, refused: bool = False) -> str:
         file = tmp_path / "values.yaml"
         file.write_text(yaml.safe_dump(merged(NEEDED, values or {})))
         command = [str(program), *verb, RELEASE, str(CHART), f"--values={file}"]
@@ -38,8 +40,8 @@ def helm(request, need, served, tmp_path: Path) -> Helm:
         command += ["--disable-openapi-validation"]  # the cluster here has no schemas
         homes = {f"HELM_{each}_HOME": str(tmp_path) for each in ("CACHE", "CONFIG", "DATA")}
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | homes)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert (done.returncode != 0) == refused, done.stderr
+        return done.stderr if refused else done.stdout
 
     return run
 
@@ -139,3 +141,31 @@ def test_a_key_that_is_missing_is_added_and_the_other_kept(helm: Helm, served) -
     after = served[0].secret(NAMESPACE, KEYS)["data"]
     assert after["admin"] == admin
     assert len(after["inference"]) == 56
+
+
+AUDIT = {mode: nested("gateway.audit.mode", mode) for mode in ("stdout", "pvc")}
+WORKLOADS = {"stdout": "deployment", "pvc": "statefulset"}
+
+
+def workloads(server: KeptObjects) -> set[str]:
+    """Return the kinds that the gateway runs as."""
+    folder = f"/apis/apps/v1/namespaces/{NAMESPACE}"
+    return {
+        each for each in WORKLOADS.values() if f"{folder}/{each}s/{NAME}-gateway" in server.kept
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), [("stdout", "pvc"), ("pvc", "stdout")])
+def test_a_switch_of_the_audit_mode_keeps_what_answers(helm: Helm, served, before, after) -> None:
+    old, new = WORKLOADS[before], WORKLOADS[after]
+    helm("install", values=AUDIT[before])
+    refusal = helm("upgrade", values=AUDIT[after], refused=True)
+    assert workloads(served[0]) == {old}
+    (command,) = re.findall(r"`(kubectl .+?)`", refusal.replace("\n", " "))
+    config = {"KUBECONFIG": str(served[1])}
+    subprocess.run(shlex.split(command), env=os.environ | config, check=True)
+    helm("upgrade", values=AUDIT[after])
+    assert workloads(served[0]) == {old, new}
+    del served[0].kept[f"/apis/apps/v1/namespaces/{NAMESPACE}/{old}s/{NAME}-gateway"]
+    helm("upgrade", values=AUDIT[after])
+    assert workloads(served[0]) == {new}
