@@ -61,8 +61,8 @@ test-gpu: $(INSTALLED) ## Test on a GPU: serve, doctor, the gate, device memory;
 test-live: $(INSTALLED) ## Test the chart's alarms on a real load, and the archive for no internet
 	$(BIN)/pytest tests/chart_live tests/airgap
 
-test-cluster: $(INSTALLED) ## Install, upgrade, roll back and remove the chart in the cluster of KUBECONFIG
-	VALUES="$(VALUES)" $(BIN)/pytest --timeout 1200 tests/cluster
+test-cluster: $(INSTALLED) ## Test the chart in the cluster of KUBECONFIG: VALUES=mine.yaml, NAMESPACE: where its claims and Secrets are
+	VALUES="$(VALUES)" NAMESPACE="$(NAMESPACE)" $(BIN)/pytest --timeout 1200 tests/cluster
 
 test-images: $(INSTALLED) ## Test the gateway's image: build it, run it read-only as uid 1000 (Debian, as root)
 	$(BIN)/pytest --timeout 900 tests/images

@@ -1,95 +1,24 @@
 """The chart in a real cluster: whatever KUBECONFIG names, kind or a control plane without a node.
 
     make test-cluster                      # needs helm, kubectl, and the right to make a namespace
-    make test-cluster VALUES=mine.yaml     # with images and models that the cluster has
+    make test-cluster VALUES=mine.yaml NAMESPACE=mine
 
-Every test works in one namespace of its own, which is removed at the end.
+VALUES names images and models that the cluster has. What it names of claims and Secrets must be in
+NAMESPACE: a claim cannot be copied. Tests install a release `wanwu` there and uninstall it; the
+namespace stays, and so do the claims of the audit log. Without NAMESPACE they make a namespace of
+their own, which is removed at the end.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-CHART = Path(__file__).parents[2] / "helm" / "wanwu"
+from cluster.release import BASE, CHART, Cluster
+
 EXAMPLES = sorted((CHART / "ci").glob("*-values.yaml"))
-KINDS = "deployments,statefulsets,services,configmaps,secrets,serviceaccounts,poddisruptionbudgets"
-KINDS += ",networkpolicies,horizontalpodautoscalers,ingresses,pods,jobs,roles,rolebindings"
-#: Without values of one's own, the objects are made and their images are nowhere.
-VALUES = os.environ.get("VALUES")
-NOWHERE = (
-    *("--set", "imageRegistry=registry.example.internal", "--set", "gateway.auth.keysSecret=keys"),
-    *("--set", "repository.pvc.claimName=models", "--set", "triton.profile=cpu"),
-)
-BASE = ("-f", VALUES) if VALUES else NOWHERE
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A namespace of a cluster."""
-
-    namespace: str
-
-    def kubectl(self, *arguments: str, given: str = "", check: bool = True) -> str:
-        return _run("kubectl", "-n", self.namespace, *arguments, given=given, check=check)
-
-    def helm(self, *arguments: str, check: bool = True) -> str:
-        return _run("helm", "-n", self.namespace, *arguments, check=check)
-
-    def objects(self) -> list[dict[str, Any]]:
-        """Give what there is of the release, of every kind that a chart makes."""
-        chosen = ("-l", "app.kubernetes.io/instance=wanwu", "-o", "json")
-        items: list[dict[str, Any]] = json.loads(self.kubectl("get", KINDS, *chosen))["items"]
-        return items
-
-    def deployment(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            self.kubectl("get", "deployment", "wanwu-triton", "-o", "json")
-        )
-        return found
-
-
-def _run(*command: str, given: str = "", check: bool = True) -> str:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=1000)
-    assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
-    return done.stdout + ("" if done.returncode == 0 else done.stderr)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    for tool in ("helm", "kubectl"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"this machine has no {tool}")
-    answer = subprocess.run(
-        ["kubectl", "version", "--request-timeout=5s"], capture_output=True, text=True
-    )
-    if answer.returncode != 0:
-        pytest.skip(f"kubectl reaches no cluster: {answer.stderr.strip().splitlines()[-1]}")
-    found = Cluster(f"wanwu-test-{secrets.token_hex(4)}")
-    _run("kubectl", "create", "namespace", found.namespace)
-    try:
-        # The chart's pods must be let in by the strictest standard there is.
-        level = "pod-security.kubernetes.io/enforce=restricted"
-        _run("kubectl", "label", "namespace", found.namespace, level)
-        yield found
-    finally:
-        _run("kubectl", "delete", "namespace", found.namespace, "--wait=false")
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    cluster.helm("install", "wanwu", str(CHART), *BASE)
-    return cluster
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -136,14 +65,8 @@ def test_its_pods_may_do_nothing_in_the_cluster(installed: Cluster) -> None:
             assert answer.split()[0] == "no", (account, verb, what)
 
 
-def test_where_there_are_nodes_the_release_tests_itself(installed: Cluster) -> None:
-    if not _run("kubectl", "get", "nodes", "-o", "name").strip():
-        pytest.skip("the cluster has no node to run a pod on")
-    if not VALUES:
-        pytest.skip("no images to run: give VALUES=mine.yaml, with a registry that has them")
-    for name in ("wanwu-triton", "wanwu-gateway"):
-        installed.kubectl("rollout", "status", f"deployment/{name}", "--timeout=15m")
-    installed.helm("test", "wanwu", "--logs")
+def test_where_there_are_nodes_the_release_tests_itself(ready: Cluster) -> None:
+    ready.helm("test", "wanwu")
 
 
 def test_uninstalling_leaves_nothing_behind(installed: Cluster) -> None:
