@@ -17,6 +17,7 @@ from support.schemas import validate
 K8S = Path(__file__).parents[2] / "k8s"
 CHART = K8S.parent / "helm" / "wanwu"
 FOLDERS = sorted(path.parent.name for path in K8S.glob("*/kustomization.yaml"))
+README = (K8S / "README.md").read_text(encoding="utf-8")
 
 Need = Callable[[bool, str], None]
 Objects = list[dict[str, Any]]
@@ -127,6 +128,45 @@ def test_a_new_series_is_seen_within_a_scrape(need) -> None:
     assert "--metrics-relist-interval=15s" in arguments
     values = yaml.safe_load((K8S / "prometheus-adapter" / "values.yaml").read_text())
     assert values["metricsRelistInterval"] == "15s"
+
+
+def test_one_adapter_answers_while_another_is_moved(need) -> None:
+    objects = built(need, "prometheus-adapter")
+    (adapter,) = of_kind(objects, "Deployment")
+    (budget,) = of_kind(objects, "PodDisruptionBudget")
+    pods = adapter["spec"]["template"]
+    selected = budget["spec"]["selector"]["matchLabels"]
+    assert adapter["spec"]["replicas"] - budget["spec"]["maxUnavailable"] == 1
+    assert adapter["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert selected.items() <= pods["metadata"]["labels"].items()
+    (spread,) = pods["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == selected
+    assert budget["metadata"]["namespace"] == adapter["metadata"]["namespace"]
+
+
+def test_the_adapters_own_chart_makes_as_many(need) -> None:
+    values = yaml.safe_load((K8S / "prometheus-adapter" / "values.yaml").read_text())
+    (adapter,) = of_kind(built(need, "prometheus-adapter"), "Deployment")
+    assert values["replicas"] == adapter["spec"]["replicas"]
+    assert values["podDisruptionBudget"] == {"enabled": True, "maxUnavailable": 1}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_readme_names_every_namespace_that_a_folder_needs(need, folder: str) -> None:
+    namespaces = {each["metadata"].get("namespace") for each in built(need, folder)}
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| `{folder}` |"))
+    for namespace in namespaces - {None, "wanwu", "kube-system"}:
+        assert f"`{namespace}`" in row.partition("|")[2], row
+        assert f"kubectl create namespace {namespace}" in README
+
+
+def test_every_readme_makes_the_namespace_alike() -> None:
+    root = K8S.parent
+    pages = [root / "README.md", root / "README.zh-CN.md", CHART / "README.md", K8S / "README.md"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "kubectl apply -k k8s/namespace" in text, page
+        assert "create namespace wanwu" not in text, page
 
 
 def test_the_adapter_may_look_up_pods_and_nothing_more(need) -> None:
