@@ -77,6 +77,11 @@ def _text(pattern: str) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
+# Options that the probes, ports, volumes and keys of the pod depend on.
+_OWN_ARGS = (
+    "^--(model-repository|model-config-name|model-control-mode|load-model|(http|grpc|metrics)-port"
+    "|(http|grpc|metrics)-address|grpc-restricted-protocol|http-restricted-api|exit-timeout-secs)(=|$)"
+)
 _RULES = {
     "type": "array",
     "items": _object(
@@ -86,7 +91,10 @@ _RULES = {
 # Labels of none would be those of every namespace.
 _NAMESPACE = {**_LABELS, "minProperties": 1}
 _NAMESPACES = {"type": "array", "items": _NAMESPACE}
-_CIDRS = {"type": "array", "items": _text(r"[0-9a-fA-F.:]+/[0-9]{1,3}")}
+_CIDRS = {
+    "type": "array",
+    "items": _text(r"([0-9.]+/([12]?[0-9]|3[0-2])|[0-9a-fA-F:]+/([1-9]?[0-9]|1[01][0-9]|12[0-8]))"),
+}
 _QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 _TOLERATION = _object(
     [],
@@ -100,6 +108,15 @@ _TOLERATION = _object(
 _NAMED = {
     "type": "array",
     "items": {"type": "object", "required": ["name"], "properties": {"name": _STRING}},
+}
+# Those of Wanwu are made from other values, or are gateway.settings.
+_OWN = "^(WANWU_|HOME$|CUDA_CACHE_PATH$|ORT_DISABLE_TELEMETRY$|NVIDIA_VISIBLE_DEVICES$|AWS_E|AWS_D)"
+_ENVIRONMENT = {
+    **_NAMED,
+    "items": {
+        **_NAMED["items"],
+        "properties": {"name": {"type": "string", "not": {"pattern": _OWN}}},
+    },
 }
 _PARENT = _object(
     ["name"],
@@ -135,7 +152,10 @@ TYPES: dict[str, dict[str, Any]] = {
     "dashboardLabels": _LABELS,
     "annotations": _TEXTS,
     "podAnnotations": _TEXTS,
-    "extraArgs": {"type": "array", "items": _text(r"--[a-z][a-z0-9-]*(=.*)?")},
+    "extraArgs": {
+        "type": "array",
+        "items": {**_text(r"--[a-z][a-z0-9-]*(=.*)?"), "not": {"pattern": _OWN_ARGS}},
+    },
     "preferredBatchSizes": {
         "type": "array",
         "items": {"type": "integer", "minimum": 1},
@@ -152,8 +172,22 @@ TYPES: dict[str, dict[str, Any]] = {
         "uniqueItems": True,
     },
     "podLabels": _LABELS,
-    "resourceClaims": _NAMED,
-    "extraEnv": _NAMED,
+    "prometheusAuthenticationRef": _object(
+        [],
+        name=_text(_NAME),
+        kind={"enum": ["TriggerAuthentication", "ClusterTriggerAuthentication"]},
+    ),
+    "resourceClaims": {
+        **_NAMED,
+        "items": {
+            **_NAMED["items"],
+            "oneOf": [
+                {"required": ["resourceClaimName"]},
+                {"required": ["resourceClaimTemplateName"]},
+            ],
+        },
+    },
+    "extraEnv": _ENVIRONMENT,
     "extraVolumes": _NAMED,
     "extraVolumeMounts": _NAMED,
     "settings": {

@@ -144,6 +144,8 @@ OUTSIDE = nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8"])
             "gateway.auth.enabled is false",
         ),
         (nested("networkPolicy.enabled", False), "networkPolicy.enabled is false"),
+        (nested("triton.replicas", 12), "triton.replicas is 12 and counts only where"),
+        (nested("gateway.replicas", 1), "gateway.replicas is 1 and counts only where"),
         (nested("triton.tensorrt.enabled", True), "builds TensorRT engines for minutes"),
         (
             nested("model", {"name": "m", "precision": {"image": "fp16"}}),
@@ -230,5 +232,6 @@ def test_the_notes_have_nothing_to_say_to_the_precision_of_a_profile(
     quiet = merged(
         nested("networkPolicy.gatewayFrom", [{"a": "b"}]),
         nested("gateway.autoscaling.enabled", False),
+        nested("autoscaling.p95Ms", 200),
     )
     assert "Note:" not in notes({"triton": {"profile": profile}, "model": model, **quiet})

@@ -62,15 +62,17 @@ def test_services_have_the_families_of_the_values(render, families, policy) -> N
     [
         (["IPv6"], ["ipv6:::"], "::"),
         (["IPv6", "IPv4"], ["ipv6:::"], "::"),
-        (["IPv4", "IPv6"], None, "0.0.0.0"),  # noqa: S104
+        (["IPv4", "IPv6"], None, "::"),
         ([], None, "0.0.0.0"),  # noqa: S104
     ],
 )
-def test_pods_listen_by_their_first_family(render, families, http, host) -> None:
+def test_callers_are_served_by_each_family_and_probes_by_the_first(
+    render, families, http, host
+) -> None:
     objects = render(nested("ipFamilies", families))
     found = arguments(triton(objects))
     assert found.get("--http-address") == found.get("--metrics-address") == http
-    assert found.get("--grpc-address") == (["[::]"] if http else None)
+    assert found.get("--grpc-address") == (["[::]"] if families else None)
     assert environment(gateway(objects))["WANWU_GATEWAY_HOST"] == host
 
 
@@ -163,6 +165,35 @@ def test_memory_of_a_shared_gpu_is_a_limit(render) -> None:
     limits = triton(objects)["resources"]["limits"]
     assert (limits["nvidia.com/gpu"], limits["nvidia.com/gpumem"]) == (1, 8000)
     assert pod_of(one(objects, "Deployment", "-triton"))["schedulerName"] == "hami-scheduler"
+
+
+def test_the_engines_wait_for_triton_where_it_listens(render) -> None:
+    values = {"ipFamilies": ["IPv6"], "triton": {"tensorrt": {"enabled": True}}}
+    assert environment(triton(render(values)))["WANWU_HTTP_HOST"] == "::1"
+
+
+def test_on_cpus_no_container_of_triton_sees_a_gpu(render) -> None:
+    pod = pod_of(one(render(nested("triton.profile", "cpu")), "Deployment", "-triton"))
+    for container in containers_of(pod):
+        assert environment(container)["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_the_doctor_is_in_the_mesh_of_the_gateway(render) -> None:
+    mesh = {"sidecar.istio.io/inject": "true", "app.kubernetes.io/component": "gateway"}
+    rule = {"ports": [{"port": 15012, "protocol": "TCP"}]}
+    objects = render(
+        {
+            "gateway": {"podLabels": mesh, "podAnnotations": {"a": "b"}},
+            "networkPolicy": {"gatewayEgress": [rule]},
+        }
+    )
+    metadata = one(objects, "Pod")["metadata"]
+    assert metadata["labels"]["sidecar.istio.io/inject"] == "true"
+    assert metadata["labels"]["app.kubernetes.io/component"] == "test"
+    assert metadata["annotations"].items() >= {"a": "b", "helm.sh/hook": "test"}.items()
+    policy = one(objects, "NetworkPolicy", "-callers")["spec"]
+    assert rule in policy["egress"]
+    assert policy["podSelector"]["matchExpressions"][0]["values"] == ["gateway", "test"]
 
 
 def test_an_upload_passes_an_nginx_in_front(render) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from chart.rendering import kinds, merged, nested, one
 
+UNWATCHED = {"networkPolicy": {"monitoringFrom": []}, "autoscaling": {"driver": "none"}}
 SHOP = {"kubernetes.io/metadata.name": "shop"}
 
 
@@ -79,8 +80,9 @@ def test_callers_reach_names_and_triton_and_no_more(render) -> None:
 
 def test_the_gateway_reaches_what_the_values_add(render) -> None:
     rule = {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 443}]}
-    spec = policy(render(nested("networkPolicy.gatewayEgress", [rule])), "gateway")
-    assert spec["egress"] == [rule]
+    objects = render(nested("networkPolicy.gatewayEgress", [rule]))
+    assert policy(objects, "callers")["egress"][-1] == rule
+    assert "egress" not in policy(objects, "gateway")
 
 
 @pytest.mark.parametrize(("component", "port"), [("triton", 8002), ("gateway", 9090)])
@@ -90,13 +92,13 @@ def test_prometheus_reads_the_metrics(render, component, port) -> None:
     wanted = [{"namespaceSelector": {"matchLabels": space}}]
     assert sources(policy(objects, component), port) == wanted
     # No namespace named is nobody, not everybody.
-    objects = render(nested("networkPolicy.monitoringFrom", []))
+    objects = render(UNWATCHED)
     rules = policy(objects, component).get("ingress") or []
     assert port not in [each["port"] for rule in rules for each in rule["ports"]]
 
 
 def test_no_rule_is_open_to_everybody(render) -> None:
-    for each in render(nested("networkPolicy.monitoringFrom", [])):
+    for each in render(UNWATCHED):
         if each["kind"] == "NetworkPolicy":
             for rule in each["spec"].get("ingress") or []:
                 assert rule["from"]

@@ -18,6 +18,8 @@ NO_SCALER = nested("autoscaling.driver", "none")
 SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
 JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
 URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
+CLAIM = [{"name": "gpu", "resourceClaimName": "shared"}]
+CA = {"name": "ca", "mountPath": "/ca"}
 CERT_MANAGER = {"enabled": True, "issuerRef": {"name": "corporate"}}
 TENSORRT = {"tensorrt": {"enabled": True}}
 IMAGE_VOLUME = {"repository": {"source": "image", "image": {"repository": "m", "tag": "1"}}}
@@ -25,9 +27,17 @@ IMAGE_VOLUME = {"repository": {"source": "image", "image": {"repository": "m", "
 #: Values, and what the message says first. They are rendered for Kubernetes 1.32.
 REFUSED = [
     ({"imageRegistry": ""}, "imageRegistry is empty"),
-    (nested("triton.resourceClaims", [{"name": "gpu"}]), "so a pod would ask for GPUs twice"),
+    (nested("triton.resourceClaims", CLAIM), "so a pod would ask for GPUs twice"),
+    (nested("triton.gpu.count", 0), "so no pod would get a GPU"),
     (
-        nested("triton", {"resourceClaims": [{"name": "gpu"}], "gpu": {"count": 0}}),
+        nested("triton.image.tag", "26.07-py3"),
+        "triton.image.tag is 26.07-py3 and triton.image.release is 26.08",
+    ),
+    (nested("gateway.extraVolumeMounts", [CA]), "which gateway.extraVolumes does not"),
+    (nested("triton.extraVolumes", [CA]), "triton.extraVolumes has ca, which nothing mounts"),
+    (nested("triton.extraVolumes", [{"name": "tmp"}]), "a name that the chart's own volumes have"),
+    (
+        nested("triton", {"resourceClaims": CLAIM, "gpu": {"count": 0}}),
         "triton.resourceClaims is set and this is Kubernetes v1.32",
     ),
     (nested("triton.grpc.maxConnectionAgeMs", 32000), "maxConnectionAgeMs is 32000, up to a tenth"),
@@ -35,7 +45,8 @@ REFUSED = [
     (
         nested("triton.image.release", "26.05"),
         "triton.image.release is 26.05, which lacks the fixes for CVE-2026-47606, CVE-2026-47627, "
-        "CVE-2026-47628, CVE-2026-47629, CVE-2026-47630, bulletin 5875, server#8870: set 26.08 or",
+        "CVE-2026-47628, CVE-2026-47629, CVE-2026-47630, bulletin 5875, server#8870 "
+        "(files/triton-releases.json): set 26.08 or",
     ),
     (nested("fullnameOverride", "1st"), "the objects would be called 1st…"),
     (
@@ -243,6 +254,9 @@ def test_every_rule_is_tested(said, rule: str) -> None:
                 ("text", {"text": {"maxQueueSize": 0}}),
             )
         ),
+        nested("triton", {"gpu": {"count": 0}, "resources": {"limits": {"a.b/vgpu": 1}}}),
+        nested("triton.image.tag", "26.08-py3-house.1"),
+        nested("triton.image.tag", "house"),
         {"triton": {"profile": "cpu"}, "model": {"precision": {"image": "int8", "text": "int8"}}},
         nested("triton", {"engineCache": {"claimName": "a"}, **TENSORRT}),
         nested("gateway", {"enabled": False, "resources": {"requests": {"cpu": 64}}}),
@@ -256,7 +270,15 @@ def test_every_rule_is_tested(said, rule: str) -> None:
             "no scaler",
             "as much as the limit",
         ),
-        *("no limit", "no limit of texts", "int8 on CPUs", "engines of TensorRT"),
+        *(
+            "no limit",
+            "no limit of texts",
+            "a GPU by another name",
+            "a tag of the release",
+            "a tag",
+            "int8 on CPUs",
+            "engines of TensorRT",
+        ),
         *("no gateway", "an ingress controller that is no pod"),
     ],
 )

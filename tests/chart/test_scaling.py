@@ -139,6 +139,24 @@ def test_on_cpus_there_is_no_gpu_to_ask(render, driver, count) -> None:
         assert len(hpa(objects)["metrics"]) == count
 
 
+@pytest.mark.parametrize("values", [ADAPTER, KEDA], ids=["prometheus-adapter", "keda"])
+def test_a_gpu_that_others_use_too_can_be_no_signal(render, values) -> None:
+    objects = render(merged(values, nested("autoscaling.gpuUtilization", 0)))
+    if "ScaledObject" in kinds(objects):
+        assert list(triggers(objects)) == ["p95", "queue"]
+    else:
+        assert [each["type"] for each in hpa(objects)["metrics"]] == ["External", "External"]
+
+
+def test_keda_shows_a_protected_prometheus_who_it_is(render) -> None:
+    reference = {"name": "thanos", "kind": "ClusterTriggerAuthentication"}
+    auth = {"prometheusAuthModes": "bearer", "prometheusAuthenticationRef": reference}
+    for each in triggers(render(merged(KEDA, {"autoscaling": auth}))).values():
+        assert each["metadata"]["authModes"] == "bearer"
+        assert each["authenticationRef"] == reference
+    assert "authenticationRef" not in triggers(render(KEDA))["gpu"]
+
+
 def test_keda_asks_the_prometheus_of_the_values(render) -> None:
     values = merged(KEDA, nested("autoscaling.prometheusUrl", "http://p:9"))
     addresses = {each["metadata"]["serverAddress"] for each in triggers(render(values)).values()}

@@ -103,7 +103,7 @@ def test_a_fleet_above_the_scalers_most_is_brought_to_it(helm: Helm, served) -> 
 def test_the_notes_say_what_scaling_still_needs(helm: Helm) -> None:
     found = helm("install", values=SCALED)
     assert "Triton scales from 3 to 9 pods by GPU utilization, P95 latency and queue time" in found
-    assert "It stays at 3 until the cluster has:\n- the Prometheus operator" in found
+    assert "its pods stays as it is until the cluster has:\n- the Prometheus operator" in found
     assert "external.metrics.k8s.io/v1beta1: kubectl apply -k k8s/prometheus-adapter" in found
     assert "monitoring.labels is empty" not in found
 
@@ -114,7 +114,7 @@ def test_where_all_is_there_the_notes_ask_for_nothing(helm: Helm, monkeypatch) -
     for group in ("custom", "external"):
         monkeypatch.setitem(KINDS, f"{group}.metrics.k8s.io/v1beta1", ["MetricValue"])
     found = helm("install", values=SCALED)
-    assert "It stays at" not in found
+    assert "until the cluster has" not in found
     assert "monitoring.labels is empty: a Prometheus that selects PodMonitors by label" in found
 
 

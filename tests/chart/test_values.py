@@ -118,6 +118,13 @@ WITH = {
     # Nothing but a release with faults is refused without it.
     "triton.acceptKnownVulnerabilities": nested("triton.image.release", "26.07"),
     "monitoring.enabled": nested("monitoring.enabled", True),
+    **{
+        f"{workload}.{key}": {
+            workload: {"extraVolumes": [{"name": "a"}], "extraVolumeMounts": [{"name": "a"}]}
+        }
+        for workload in ("triton", "gateway")
+        for key in ("extraVolumes", "extraVolumeMounts")
+    },
     "triton.tls.enabled": nested(
         "triton.tls", {"existingSecret": "", "clientSecret": "", "mutual": False}
     ),
@@ -260,6 +267,13 @@ def test_every_value_that_a_template_names_exists() -> None:
         (nested("networkPolicy.gatewayFrom", ["shop"]), "gatewayFrom"),
         (nested("networkPolicy.gatewayFrom", [{}]), "gatewayFrom"),
         (nested("networkPolicy.gatewayFromCidrs", ["10.0.0.1"]), "gatewayFromCidrs"),
+        (nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/33"]), "gatewayFromCidrs"),
+        (nested("networkPolicy.gatewayFromCidrs", ["fd00::/129"]), "gatewayFromCidrs"),
+        (nested("triton.extraArgs", ["--http-port=9000"]), "extraArgs"),
+        (nested("gateway.extraEnv", [{"name": "WANWU_GATEWAY_AUTH", "value": "off"}]), "extraEnv"),
+        (nested("triton.extraEnv", [{"name": "HOME", "value": "/"}]), "extraEnv"),
+        (nested("triton.resourceClaims", [{"name": "gpu"}]), "resourceClaims"),
+        (nested("autoscaling.prometheusAuthenticationRef", {"nam": "a"}), "nam"),
         (nested("networkPolicy.gatewayEgress", [{"from": []}]), "gatewayEgress"),
         (nested("networkPolicy.dnsPorts", ["dns"]), "dnsPorts"),
     ],
@@ -280,6 +294,8 @@ def test_the_schema_refuses(refusal, values, said) -> None:
         nested("triton.cacheSize", "1.5Ti"),
         nested("imageRegistry", "10.0.0.1:5000/team/"),
         nested("repository.pvc.subPath", "models/v1.2"),
+        nested("networkPolicy.gatewayFromCidrs", ["10.0.0.0/8", "::/0", "fd00::/128"]),
+        nested("triton.extraArgs", ["--http-thread-count=4", "--log-verbose=1"]),
         nested("networkPolicy.tritonFrom", [{"team.example/name": "shop", "tier": "a"}]),
         nested("triton.tolerations", [{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]),
         {"global": {"anything": 1}, "enabled": True},

@@ -62,7 +62,7 @@ keep() {
 }
 
 ready() (
-  exec 3<>"/dev/tcp/127.0.0.1/$port"
+  exec 3<>"/dev/tcp/${WANWU_HTTP_HOST:-127.0.0.1}/$port"
   printf 'GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
   read -r -t 5 _ status _ <&3
   [ "$status" = 200 ]

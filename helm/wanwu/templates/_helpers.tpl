@@ -139,8 +139,11 @@ ipFamilies: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
-{{/* "true" where pods are reached by IPv6 first. */}}
+{{/* "true" where pods are reached by IPv6; and where that comes first, so that probes do. */}}
 {{- define "wanwu.ipv6" -}}
+{{- if has "IPv6" .Values.ipFamilies }}true{{ end -}}
+{{- end -}}
+{{- define "wanwu.ipv6First" -}}
 {{- if and .Values.ipFamilies (eq (first .Values.ipFamilies) "IPv6") }}true{{ end -}}
 {{- end -}}
 

@@ -144,7 +144,7 @@ def chart_metrics(
         pending: pods whose containers do not run yet.
     """
     metrics: list[Metric] = []
-    if values.profile == "gpu":
+    if values.profile == "gpu" and values.gpu_utilization:
         metrics.append(_gpu_metric(values, recorded, status, ready, pending))
     p95 = _milli(recorded.p95_ms) if recorded else None
     queue = _milli(recorded.queue_ms) if recorded else None

@@ -148,12 +148,12 @@ def _order(trial: Trial) -> tuple[bool, float, float]:
 
 
 def _targets(chart: ChartValues, p95_ms: float) -> Iterator[ChartValues]:
-    gpus = {chart.gpu_utilization, *GPU_TARGETS} if chart.profile == "gpu" else {0.7}
+    scaled = chart.profile == "gpu" and chart.gpu_utilization
+    gpus = {chart.gpu_utilization, *GPU_TARGETS} if scaled else {chart.gpu_utilization}
     latencies = {chart.p95_ms, *(round(share * p95_ms) for share in P95_SHARES)}
     queues = {chart.queue_ms, *QUEUE_TARGETS_MS}
     for gpu, latency, queue in product(sorted(gpus), sorted(latencies), sorted(queues)):
-        own = gpu if chart.profile == "gpu" else chart.gpu_utilization
-        yield replace(chart, gpu_utilization=own, p95_ms=latency, queue_ms=queue)
+        yield replace(chart, gpu_utilization=gpu, p95_ms=latency, queue_ms=queue)
 
 
 def _speeds(values: ChartValues) -> Iterator[ChartValues]:

@@ -40,7 +40,7 @@ class ChartValues:
     driver: str = _value("autoscaling.driver", "prometheus-adapter")
     min_replicas: int = _value("autoscaling.minReplicas", 2, 1)
     max_replicas: int = _value("autoscaling.maxReplicas", 10, 1)
-    gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0.001)
+    gpu_utilization: float = _value("autoscaling.gpuUtilization", 0.7, 0)
     p95_ms: float = _value("autoscaling.p95Ms", 0, 0)
     queue_ms: float = _value("autoscaling.queueMs", 20, 0.001)
     scale_up_percent: int = _value("autoscaling.scaleUpPercent", 100, 1)

@@ -13,8 +13,11 @@
 - --grpc-port=8001
 - --metrics-port=8002
 {{- if include "wanwu.ipv6" $ }}
-- "--http-address=ipv6:::"
+# gRPC serves both families so; HTTP and metrics one, that of the pod's first address.
 - "--grpc-address=[::]"
+{{- end }}
+{{- if include "wanwu.ipv6First" $ }}
+- "--http-address=ipv6:::"
 - "--metrics-address=ipv6:::"
 {{- end }}
 - --grpc-max-connection-age={{ int64 .grpc.maxConnectionAgeMs }}
@@ -55,6 +58,9 @@
 
 {{- define "wanwu.triton.env" -}}
 - {name: HOME, value: /tmp}
+{{- if and (include "wanwu.tensorrt" .) (include "wanwu.ipv6First" .) }}
+- {name: WANWU_HTTP_HOST, value: "::1"}
+{{- end }}
 - {name: CUDA_CACHE_PATH, value: /cache/cuda}
 {{- if include "wanwu.tensorrt" . }}
 - {name: WANWU_ENGINES, value: {{ include "wanwu.engines" . | quote }}}

@@ -11,6 +11,9 @@
     - {name: WANWU_CONFIGS, value: /configs}
     - {name: WANWU_MODELS, value: /models}
     - {name: WANWU_MANIFEST_SHA256, value: {{ .Values.model.manifestSha256 | quote }}}
+    {{- if eq $t.profile "cpu" }}
+    - {name: NVIDIA_VISIBLE_DEVICES, value: void}
+    {{- end }}
   {{- include "wanwu.containerSecurity" . | nindent 2 }}
   resources:
     requests: {cpu: 100m, memory: 64Mi}

@@ -17,6 +17,11 @@ scaleDown:
 {{- end }}
 {{- end -}}
 
+{{/* "true" where the GPU's utilization is a signal. */}}
+{{- define "wanwu.scaling.gpu" -}}
+{{- if and (eq .Values.triton.profile "gpu") (gt (float64 .Values.autoscaling.gpuUtilization) 0.0) }}true{{ end -}}
+{{- end -}}
+
 {{/* The P95 to hold, ms. By default above what the profile's own model takes: docs/decisions/0020. */}}
 {{- define "wanwu.scaling.p95Ms" -}}
 {{- .Values.autoscaling.p95Ms | default (ternary 150 300 (eq .Values.triton.profile "gpu")) | toJson -}}
@@ -26,6 +31,14 @@ scaleDown:
      pods would not make anything faster. */}}
 {{- define "wanwu.scaling.loadMs" -}}
 {{- addf (divf .Values.triton.batching.queueDelayUs 1000) (divf .Values.autoscaling.queueMs 4) | toJson -}}
+{{- end -}}
+
+{{/* Address of Prometheus for a trigger of KEDA, and how KEDA shows who it is. */}}
+{{- define "wanwu.scaling.prometheus" -}}
+serverAddress: {{ .prometheusUrl | quote }}
+{{- with .prometheusAuthModes }}
+authModes: {{ quote . }}
+{{- end }}
 {{- end -}}
 
 {{/* For KEDA: 0 for NaN, and nothing where the series is missing, so that an outage is seen. */}}
