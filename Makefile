@@ -23,16 +23,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,parquet,server,gateway,loadtest,demo,dev]'
 	@touch $@
 
-# Exporting takes half a minute, so it is done again only when its sources have changed.
+# The starter is exported only where there are no models: those that are there may be yours, however
+# old. `make export` writes the starter once more.
 MANIFEST := $(WANWU_MODEL_REPOSITORY)/manifest.json
-EXPORT_SOURCES := $(shell find export client/wanwu -name '*.py' -o -name '*.tsv') \
-	$(wildcard model_repository/*/config.pbtxt model_repository/*/configs/*.pbtxt)
 
-$(MANIFEST): $(INSTALLED) $(EXPORT_SOURCES)
+$(MANIFEST): | $(INSTALLED)
 	$(BIN)/wanwu export starter
-	@touch $@
 
-demo: $(MANIFEST) ## Export the starter model, serve it, name real photographs
+demo: $(MANIFEST) ## Export the starter model if there is none, serve it, name real photographs
 	$(BIN)/wanwu demo
 
 test: $(INSTALLED) ## Check style and types, then run the tests
@@ -108,12 +106,8 @@ bundle: $(MANIFEST) ## Write one archive that installs Wanwu without internet; I
 bundle-verify: $(INSTALLED) ## Check every file of the archive
 	$(BIN)/python k8s/airgap/bundle.py $(BUNDLE) --verify
 
-# First, before half a minute of exporting.
-.PHONY: values-file
-values-file:
+deploy: ## Install into the cluster that kubectl speaks to: make deploy VALUES=mine.yaml
 	@test -f "$(VALUES)" || { echo "give your values file, VALUES is '$(VALUES)': make deploy VALUES=mine.yaml"; exit 2; }
-
-deploy: values-file $(MANIFEST) ## Install into the cluster that kubectl speaks to: make deploy VALUES=mine.yaml
 	sh k8s/airgap/install.sh install -f "$(VALUES)"
 
 lint: $(INSTALLED) ## Check style and types
@@ -125,9 +119,10 @@ format: $(INSTALLED) ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-export: $(MANIFEST) ## Export the starter model into model_repository/
+export: $(INSTALLED) ## Export the starter model into model_repository/, over what is there
+	$(BIN)/wanwu export starter
 
-serve: $(MANIFEST) ## Serve the starter model until Ctrl-C
+serve: $(MANIFEST) ## Serve model_repository/, or else the starter model, until Ctrl-C
 	$(BIN)/wanwu serve
 
 doctor: $(INSTALLED) ## Check the server that WANWU_URL names
