@@ -88,9 +88,11 @@ def write(archive: Path, models: Path, images: list[str], extras: str) -> None:
 
 
 def image_list(folder: Path, images: list[str]) -> list[str]:
-    """Return the chart's images and the others that are built, to be filled in."""
+    """Return the images that a cluster needs and those that are built, to be filled in."""
     values = yaml.safe_load((folder / "helm/wanwu/values.yaml").read_text())
     triton, gateway = values["triton"]["image"], values["gateway"]["image"]
+    copier = values["repository"]["s3"]["image"]
+    adapter = yaml.safe_load((folder / "k8s/prometheus-adapter/values.yaml").read_text())["image"]
     others = [image for image in images if image != "gateway"]
     return [
         "# Bring these into your registry and write their digests here, then into your values:",
@@ -98,6 +100,11 @@ def image_list(folder: Path, images: list[str]) -> list[str]:
         f"{triton['repository']}:{triton['tag'] or triton['release'] + '-py3'}  sha256:",
         f"{gateway['repository']}:{gateway['tag'] or __version__}  sha256:",
         *(f"wanwu/{image}:{__version__}  sha256:" for image in others),
+        "# For autoscaling.driver: prometheus-adapter, the default; set it in an overlay of",
+        "# k8s/prometheus-adapter:",
+        f"{adapter['repository']}:{adapter['tag']}  sha256:",
+        "# Only for repository.source: s3; repository.s3.image.digest:",
+        f"{copier['repository']}:{copier['tag']}  sha256:",
     ]
 
 

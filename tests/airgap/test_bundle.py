@@ -106,8 +106,21 @@ def test_the_sbom_names_every_wheel_and_every_model(unpacked: Path) -> None:
     kinds = [component["type"] for component in found["components"]]
     assert found["bomFormat"] == "CycloneDX"
     assert kinds.count("library") == len(list((unpacked / "wheels").glob("*.whl")))
-    assert kinds.count("container") == 2
+    assert kinds.count("container") == 4
     assert any(each["name"].endswith("image_encoder/1/model.onnx") for each in found["components"])
+
+
+def test_the_list_of_images_has_those_that_others_make(unpacked: Path) -> None:
+    lines = (unpacked / "images.txt").read_text().splitlines()
+    listed = {line.partition(":")[0] for line in lines if not line.startswith("#")}
+    named = {"nvidia/tritonserver", "wanwu/gateway", "prometheus-adapter", "amazon/aws-cli"}
+    assert listed == named
+
+
+def test_the_archive_says_how_it_is_installed(unpacked: Path) -> None:
+    page = (unpacked / "k8s" / "README.md").read_text(encoding="utf-8")
+    assert "sh k8s/airgap/install.sh install -f mine.yaml" in page
+    assert not (unpacked / "Makefile").exists()
 
 
 def test_a_repository_without_a_model_is_refused(tmp_path: Path) -> None:

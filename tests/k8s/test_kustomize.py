@@ -202,6 +202,35 @@ def test_the_trial_in_kind_renders_and_finds_its_models(need) -> None:
     assert "claimName: wanwu-models" in text
 
 
+def overlaid(need: Need, folder: Path, page: str, kind: str, name: str) -> dict[str, Any]:
+    """Build the overlay of a folder that k8s/README.md shows; return the object of a kind."""
+    (text,) = (
+        each
+        for each in re.findall(r"^```yaml\n(.+?)^```", README, re.M | re.S)
+        if f"../../k8s/{page}]" in each
+    )
+    shutil.copytree(K8S / page, folder / "k8s" / page)
+    mine = folder / "overlays" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "kustomization.yaml").write_text(text)
+    (found,) = of_kind(built(need, str(mine)), kind)
+    assert found["metadata"]["name"] == name
+    return found
+
+
+def test_the_readmes_overlay_labels_dcgms_monitor(need, tmp_path: Path) -> None:
+    found = overlaid(need, tmp_path, "dcgm", "ServiceMonitor", "wanwu-dcgm-exporter")
+    assert found["metadata"]["labels"] == {"release": "NAME"}
+    assert found["spec"]["selector"] == {"matchLabels": {"app": "nvidia-dcgm-exporter"}}
+
+
+def test_the_readmes_overlay_leaves_the_adapters_user_to_the_cluster(need, tmp_path: Path) -> None:
+    found = overlaid(need, tmp_path, "prometheus-adapter", "Deployment", "prometheus-adapter")
+    security = found["spec"]["template"]["spec"]["securityContext"]
+    assert "runAsUser" not in security
+    assert security["runAsNonRoot"] is True
+
+
 def test_no_image_names_a_registry(need) -> None:
     for folder in FOLDERS:
         for image in re.findall(
