@@ -11,10 +11,12 @@
 # it names no models (repository.*), those of model_repository are brought into a claim, each version
 # into a folder of its own, so that a rollback finds its models.
 # Environment: NAMESPACE (wanwu), RELEASE (wanwu), STORAGE_CLASS (the cluster's default),
-# MODELS_SIZE (20Gi), WANWU_MODEL_REPOSITORY (model_repository), KUBECONFIG.
+# ACCESS_MODE (ReadWriteMany; ReadWriteOnce where all pods run on one node), MODELS_SIZE (20Gi),
+# WANWU_MODEL_REPOSITORY (model_repository), KUBECONFIG.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 namespace=${NAMESPACE:-wanwu} release=${RELEASE:-wanwu} size=${MODELS_SIZE:-20Gi}
+mode=${ACCESS_MODE:-ReadWriteMany}
 chart=$root/helm/wanwu models=${WANWU_MODEL_REPOSITORY:-$root/model_repository}
 claim=$release-models
 missing=0
@@ -28,7 +30,7 @@ trap 'exit 143' TERM
 say() { printf '%s\n' "$*"; }
 lack() { missing=1; printf 'missing: %s\n' "$*" >&2; }
 unchecked() { printf 'not checked: %s\n' "$*" >&2; }
-usage() { sed -n '/^# /s/^# //p; /^#$/p; /^set/q' "$0" >&2; exit 2; }
+usage() { sed -n '1d; s/^# \{0,1\}//p; /^set/q' "$0" >&2; exit 2; }
 # kubectl in the release's namespace.
 k() { kubectl -n "$namespace" "$@"; }
 
@@ -78,13 +80,17 @@ check_arguments() {
   before=
   for each in "$@"; do
     case $each in
-      -n | -n=* | --namespace | --namespace=* | --kube-context | --kube-context=* | --kubeconfig | --kubeconfig=*)
+      -n* | --namespace | --namespace=* | --kube-context | --kube-context=* | --kubeconfig | --kubeconfig=*)
         lack "arguments without $each: set NAMESPACE, or KUBECONFIG to a file whose current context is right" ;;
     esac
-    case $before in
-      -f | --values)
-        [ -f "$each" ] || lack "a values file $each: it is read several times, so give a regular file" ;;
+    file=
+    case $before in -f | --values) file=$each ;; esac
+    case $each in
+      --values=* | -f=*) file=${each#*=} ;;
+      -f?*) file=${each#-f} ;;
     esac
+    [ -z "$file" ] || [ -f "$file" ] ||
+      lack "a values file $file: it is read several times, so give a regular file"
     before=$each
   done
 }
@@ -168,11 +174,21 @@ check_size() {
   fi
 }
 
-# Prints the names that pods need and the chart does not make: Secret/NAME, ...
+# Prints the names that pods need and the chart does not make: Secret/NAME, RuntimeClass/NAME, ...
+# What the chart writes is in braces, {secretName: "NAME"}; what values add is in blocks.
 names_needed() {
   awk '
+    function need(kind, name) { gsub(/[",]/, "", name); needed[kind "/" name] = 1 }
+    {
+      key = ($1 == "-" ? $2 : $1)
+      column = match($0, /[^ -]/)
+    }
+    block && column <= at {
+      if (named && !optional) need(block, named)
+      block = ""
+    }
     /^kind: / { kind = $2 }
-    /^  name: / && kind == "Secret" { made["Secret/" $2] = 1 }
+    /^  name: / && kind ~ /^(Secret|ConfigMap)$/ { gsub(/"/, "", $2); made[kind "/" $2] = 1 }
     /^  secretName: / && kind == "Certificate" { made["Secret/" $2] = 1 }
     kind ~ /^(Deployment|StatefulSet|Pod)$/ {
       line = $0
@@ -180,10 +196,19 @@ names_needed() {
         found = substr(line, RSTART, RLENGTH)
         line = substr(line, RSTART + RLENGTH)
         split(found, part, "\"")
-        needed[(found ~ /^claimName/ ? "PersistentVolumeClaim/" : "Secret/") part[2]] = 1
+        need(found ~ /^claimName/ ? "PersistentVolumeClaim" : "Secret", part[2])
       }
-      if (pulls && $1 == "-") needed["Secret/" $3] = 1
+      if (pulls && $1 == "-") need("Secret", $3)
       pulls = (/^ *imagePullSecrets:$/ || (pulls && $1 == "-"))
+      if (key == "runtimeClassName:") need("RuntimeClass", $2)
+      if (key == "priorityClassName:") need("PriorityClass", $2)
+      if (block && key ~ /^(name|secretName|claimName):$/) named = $NF
+      if (block && /optional: true$/) optional = 1
+      if (!block && /^[ -]*(secret|configMap)(KeyRef|Ref)?:$|^[ -]*persistentVolumeClaim:$/) {
+        block = (key ~ /^s/ ? "Secret" : key ~ /^c/ ? "ConfigMap" : "PersistentVolumeClaim")
+        at = column
+        named = optional = ""
+      }
     }
     END { for (each in needed) if (!(each in made)) print each }
   ' "$work/rendered.yaml" | sort
@@ -197,17 +222,20 @@ kinds_made() {
   ' "$work/rendered.yaml" | sort -u
 }
 
-# Prints the devices that pods ask for: nvidia.com/gpu=1, ...
+# Prints the devices that a pod asks for, how many, and the number of pods: nvidia.com/gpu 1 2, ...
 devices_needed() {
   awk '
+    /^kind: / { pods = 1 }
+    /^  replicas: / { pods = $2 }
     NF == 1 { on = ($1 == "limits:") }
-    on && $1 ~ /\/.*:$/ { gsub(/"/, ""); sub(/:$/, "", $1); print $1 "=" $2 }
+    on && $1 ~ /\/.*:$/ { gsub(/"/, ""); sub(/:$/, "", $1); print $1, $2, pods }
   ' "$work/rendered.yaml" | sort -u
 }
 
 check_rights() {
-  # An upgrade also changes what is there.
+  # An upgrade also changes what is there, and helm 4 makes objects by patches too.
   verbs=create
+  case $(helm version --short) in v3*) ;; *) verbs='create patch' ;; esac
   look -n "$namespace" get secret -l "owner=helm,name=$release" -o name || :
   [ ! -s "$work/answer" ] || verbs='create patch'
   for kind in $(kinds_made); do
@@ -256,13 +284,26 @@ check_claim() {
   esac
 }
 
-# expect_default WHAT: lacks WHAT where the cluster has no default StorageClass.
+# expect_default WHAT: lacks WHAT where the cluster has no default StorageClass; else sets
+# `provisioner` to the default's.
 expect_default() {
-  state=0
-  look get storageclass -o yaml || state=$?
+  state=0 provisioner=
+  look get storageclass -o 'jsonpath={range .items[*]}{.metadata.annotations.storageclass\.kubernetes\.io/is-default-class} {.provisioner}{"\n"}{end}' || state=$?
   case $state in
-    0) grep -q 'storageclass.kubernetes.io/is-default-class: "true"' "$work/answer" || lack "$1" ;;
+    0)
+      grep -q '^true ' "$work/answer" || lack "$1"
+      provisioner=$(sed -n 's/^true //p' "$work/answer" | sed 1q) ;;
     2) unchecked "$1 (you may not \`kubectl get storageclass\`)" ;;
+  esac
+}
+
+# A claim of these stays Pending if pods of several nodes are to read it.
+check_provisioner() {
+  [ "$mode" = ReadWriteMany ] || return 0
+  case $1 in
+    rancher.io/local-path | kubernetes.io/host-path | k8s.io/minikube-hostpath | microk8s.io/hostpath | \
+      docker.io/hostpath | openebs.io/local | topolvm.io | ebs.csi.aws.com | disk.csi.azure.com)
+      lack "a StorageClass whose claims pods of several nodes can read, in STORAGE_CLASS: $1 makes volumes for one node; where all pods run on one, set ACCESS_MODE=ReadWriteOnce; or make the claim $claim yourself" ;;
   esac
 }
 
@@ -280,25 +321,47 @@ check_models_claim() {
     return
   fi
   check_size "$size" MODELS_SIZE
+  case $mode in
+    ReadWriteMany | ReadWriteOnce) ;;
+    *) lack "ACCESS_MODE as ReadWriteMany or ReadWriteOnce: it is '$mode'" ;;
+  esac
   if [ -n "${STORAGE_CLASS:-}" ]; then
     expect "the StorageClass $STORAGE_CLASS: kubectl get storageclass lists those there are" \
-      get storageclass "$STORAGE_CLASS" || :
+      get storageclass "$STORAGE_CLASS" -o 'jsonpath={.provisioner}' || return 0
+    provisioner=$(cat "$work/answer")
   else
     expect_default "a default StorageClass: set STORAGE_CLASS to one that lets many pods read a claim"
   fi
+  check_provisioner "$provisioner"
 }
 
+# What no node lists beside a device that one does is counted by a scheduler of its own, as HAMi
+# counts memory (nvidia.com/gpumem).
 check_devices() {
-  for each in $(devices_needed); do
-    device=${each%=*} count=${each#*=} state=0
+  devices_needed >"$work/devices"
+  : >"$work/offers"
+  while read -r device count pods; do
+    state=0
     look get nodes -o \
-      "go-template={{range .items}}{{index .status.allocatable \"$device\"}}{{\"\\n\"}}{{end}}" || state=$?
+      "go-template={{range .items}}{{index .status.allocatable \"$device\"}}{{\"\\n\"}}{{end}}" </dev/null || state=$?
     case $state in
-      0) awk -v least="$count" '$1 + 0 >= least { found = 1 } END { exit !found }' "$work/answer" ||
-        lack "a node that offers $count $device: install the GPU operator, set triton.gpu.resourceName to what \`kubectl describe nodes\` lists, or triton.profile to cpu" ;;
+      0) awk -v device="$device" -v count="$count" -v pods="$pods" '
+          /^[0-9]/ { listed = 1; fit += int($1 / count) }
+          END { print listed + 0, device, count, pods, fit + 0 }' "$work/answer" >>"$work/offers" ;;
       2) unchecked "a node that offers $count $device (you may not \`kubectl get nodes\`)" ;;
     esac
-  done
+  done <"$work/devices"
+  counted=0
+  ! grep -q '^1 ' "$work/offers" || counted=1
+  while read -r listed device count pods fit; do
+    [ "$listed" = 1 ] || [ "$counted" = 0 ] || continue
+    if [ "$fit" = 0 ]; then
+      lack "a node that offers $count $device: install the GPU operator, set triton.gpu.resourceName to what \`kubectl describe nodes\` lists, or triton.profile to cpu"
+    elif [ "$fit" -lt "$pods" ]; then
+      later="${later}later: $pods pods want $count $device each and the nodes hold $fit: add nodes, or lower autoscaling.minReplicas or triton.replicas; until then the install waits for the rest
+"
+    fi
+  done <"$work/offers"
 }
 
 check_cluster() {
@@ -310,6 +373,7 @@ check_cluster() {
       PersistentVolumeClaim/"$claim" | PersistentVolumeClaim/claim-of-the-install-script)
         [ -n "$ours" ] || check_claim "$claim" ;;
       PersistentVolumeClaim/*) check_claim "${each#*/}" ;;
+      RuntimeClass/* | PriorityClass/*) expect "$each, which your values name" get "$each" || : ;;
       *) expect "$each in namespace $namespace, which your values name" \
         -n "$namespace" get "$each" || : ;;
     esac
@@ -374,27 +438,22 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: $claim}
 spec:
-  accessModes: [ReadWriteMany]
+  accessModes: [$mode]
   ${STORAGE_CLASS:+storageClassName: $STORAGE_CLASS}
   resources: {requests: {storage: $size}}
 YAML
   k delete pod "$claim" --ignore-not-found --wait
   trap 'k delete pod "$claim" --ignore-not-found --wait=false || :; rm -rf "$work"' EXIT
-  # Image, pull secrets and nodes as the chart's own pods of this image have them.
+  # Image, pull secrets, user and nodes as the chart's own pods of this image have them.
   render "$@" -s templates/tests/doctor.yaml >"$work/doctor.yaml"
   image=$(sed -n 's/^ *image: //p' "$work/doctor.yaml")
-  pull=$(awk 'on && $1 == "-" { names = names "{name: " $3 "}, "; next }
-    { on = /^ *imagePullSecrets:$/ } END { print "[" names "]" }' "$work/doctor.yaml")
-  nodes=$(sed -n '/^  restartPolicy:/,/^  containers:$/{//!p;}' "$work/doctor.yaml")
+  pod=$(sed -n '/^spec:$/,/^  containers:$/{//!p;}' "$work/doctor.yaml")
   k apply -f - <<YAML
 apiVersion: v1
 kind: Pod
 metadata: {name: $claim, labels: {app.kubernetes.io/name: wanwu-models}}
 spec:
-  restartPolicy: Never
-  automountServiceAccountToken: false
-  imagePullSecrets: $pull
-  securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, seccompProfile: {type: RuntimeDefault}}
+$pod
   containers:
     - name: models
       image: $image
@@ -404,7 +463,6 @@ spec:
       resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {memory: 512Mi}}
       volumeMounts: [{name: models, mountPath: /models}]
   volumes: [{name: models, persistentVolumeClaim: {claimName: $claim}}]
-$nodes
 YAML
   k wait --for=condition=Ready "pod/$claim" --timeout=5m || {
     k describe "pod/$claim" "persistentvolumeclaim/$claim" | sed -n '/^Name:/p; /^Events:/,/^$/p' >&2

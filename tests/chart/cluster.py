@@ -28,13 +28,18 @@ KINDS = {
     "apps/v1": ["Deployment", "StatefulSet"],
     "autoscaling/v2": ["HorizontalPodAutoscaler"],
     "networking.k8s.io/v1": ["Ingress", "NetworkPolicy"],
+    "node.k8s.io/v1": ["RuntimeClass"],
     "policy/v1": ["PodDisruptionBudget"],
+    "scheduling.k8s.io/v1": ["PriorityClass"],
     "storage.k8s.io/v1": ["StorageClass"],
     "authorization.k8s.io/v1": ["SelfSubjectAccessReview"],
     "metrics.k8s.io/v1beta1": ["NodeMetrics"],
 }
 LISTED = (*KINDS["v1"], *KINDS["storage.k8s.io/v1"])
-OF_THE_CLUSTER = ("Namespace", "Node", "NodeMetrics", "StorageClass", "SelfSubjectAccessReview")
+OF_THE_CLUSTER = {
+    *("Namespace", "Node", "NodeMetrics", "PriorityClass", "RuntimeClass", "StorageClass"),
+    "SelfSubjectAccessReview",
+}
 #: How Kubernetes' own form of a message begins.
 MAGIC = b"k8s\x00"
 

@@ -232,7 +232,7 @@ def test_the_pod_that_brings_them_ends_at_once(run: Run, served) -> None:
 @pytest.mark.parametrize(
     ("values", "first", "upgrade"),
     [
-        ({"replicas": 7, "maxSurge": 3, "startupSeconds": 100}, 460, 3 * 460),
+        ({"replicas": 7, "maxSurge": 3, "startupSeconds": 100}, 475, 3 * 475),
         ({"replicas": 3, "maxSurge": 0, "terminationGracePeriodSeconds": 100}, 1300, 3 * 1300),
     ],
 )
@@ -293,6 +293,16 @@ def test_models_that_the_values_name_are_taken_as_they_are(
         (nested("repository.pvc.subPath", "v1"), "values without repository.pvc.subPath"),
         (nested("triton.security.existingSecret", "admin"), "Secret/admin in namespace wanwu"),
         (nested("triton.profile", "gpu"), "a node that offers 1 nvidia.com/gpu: install the GPU"),
+        (nested("triton.runtimeClassName", "nvidia"), "missing: RuntimeClass/nvidia, which your"),
+        (nested("gateway.priorityClassName", "high"), "missing: PriorityClass/high, which your"),
+        (
+            nested("gateway.extraVolumes", [{"name": "ca", "configMap": {"name": "corporate"}}]),
+            "missing: ConfigMap/corporate in namespace wanwu, which your values name",
+        ),
+        (
+            nested("triton.extraVolumes", [{"name": "ca", "secret": {"secretName": "plain"}}]),
+            "missing: Secret/plain in namespace wanwu, which your values name",
+        ),
         (nested("triton.replica", 3), "values that the chart takes: see the message above"),
         (nested("monitoring.enabled", True), "the cluster has no API monitoring.coreos.com"),
         (
@@ -351,7 +361,9 @@ def test_every_kind_that_the_chart_makes_wants_its_right(run: Run, served) -> No
     done = run("check")
     assert done.returncode == 1
     assert done.stderr.splitlines()[:-1] == [
+        # helm 4 makes objects by patches.
         "missing: the right to create networkpolicy.networking.k8s.io in namespace wanwu",
+        "missing: the right to patch service in namespace wanwu",
         "missing: the right to create pods --subresource=exec in namespace wanwu",
     ]
     audited = run("check", merged(MINE, nested("gateway.audit.mode", "pvc")))
@@ -370,7 +382,7 @@ def test_another_error_of_the_cluster_is_shown_as_it_is(run: Run, served, monkey
     monkeypatch.delitem(module.KINDS, "storage.k8s.io/v1")
     done = run("check")
     assert done.returncode == 1
-    assert done.stderr.startswith("missing: an answer to `kubectl get storageclass -o yaml`: error")
+    assert done.stderr.startswith("missing: an answer to `kubectl get storageclass -o jsonpath=")
     assert "default StorageClass" not in done.stderr
 
 
@@ -385,6 +397,72 @@ def test_the_gpu_is_the_one_that_the_values_name(run: Run, served, offers: Objec
     node["status"] = {"allocatable": {"nvidia.com/mig-1g.10gb": "7"}}
     served[0].kept["/api/v1/nodes/o"] = node
     assert run("check", merged(MINE, mine)).returncode == 0
+
+
+def with_gpus(served, **offers: str) -> None:
+    """Add a node that offers devices."""
+    named = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"n{len(offers)}"}}
+    served[0].kept["/api/v1/nodes/n"] = named | {"status": {"allocatable": {"cpu": "4", **offers}}}
+
+
+def test_memory_that_a_scheduler_counts_is_in_no_nodes_list(run: Run, served) -> None:
+    limits = {"nvidia.com/gpumem": 8000, "nvidia.com/gpucores": 30}
+    mine = merged(MINE, {"triton": {"profile": "gpu", "resources": {"limits": limits}}})
+    assert "missing: a node that offers 1 nvidia.com/gpu: " in run("check", mine).stderr
+    with_gpus(served, **{"nvidia.com/gpu": "10"})
+    done = run("check", mine)
+    assert done.returncode == 0, done.stderr
+    with_gpus(served, **{"nvidia.com/gpu": "10", "nvidia.com/gpucores": "20"})
+    assert "missing: a node that offers 30 nvidia.com/gpucores: " in run("check", mine).stderr
+
+
+def test_fewer_gpus_than_pods_is_said(run: Run, served) -> None:
+    gpu = merged(MINE, {"triton": {"profile": "gpu"}, "autoscaling": {"minReplicas": 3}})
+    with_gpus(served, **{"nvidia.com/gpu": "2"})
+    done = run("check", gpu)
+    assert done.returncode == 0, done.stderr
+    assert "later: 3 pods want 1 nvidia.com/gpu each and the nodes hold 2: add nodes" in done.stdout
+    with_gpus(served, **{"nvidia.com/gpu": "3"})
+    assert "later: 3 pods" not in run("check", gpu).stdout
+
+
+def test_what_is_optional_is_not_missing(run: Run) -> None:
+    optional = {"name": "ca", "configMap": {"name": "corporate", "optional": True}}
+    done = run("check", merged(MINE, nested("gateway.extraVolumes", [optional])))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_pod_that_brings_them_has_the_charts_user_or_none(run: Run, served) -> None:
+    at = "/api/v1/namespaces/wanwu/pods/wanwu-models"
+    assert run("install").returncode == 0
+    user = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    assert user.items() <= served[0].kept.pop(at)["spec"]["securityContext"].items()
+    done = run("install", merged(MINE, {"podUserId": 0}))
+    assert done.returncode == 0, done.stderr
+    security = served[0].kept[at]["spec"]["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert not user.keys() & security.keys()
+
+
+@pytest.mark.parametrize("named", ["", "nfs"])
+def test_a_class_for_one_node_is_found(run: Run, served, named: str) -> None:
+    nfs = served[0].kept["/apis/storage.k8s.io/v1/storageclasses/nfs"]
+    nfs["provisioner"] = "rancher.io/local-path"
+    found = run("check", STORAGE_CLASS=named)
+    assert found.returncode == 1
+    assert "rancher.io/local-path makes volumes for one node" in found.stderr
+    nfs["provisioner"] = "nfs.csi.k8s.io"
+    assert run("check", STORAGE_CLASS=named).returncode == 0
+
+
+def test_the_access_mode_is_the_callers(run: Run, served) -> None:
+    nfs = served[0].kept["/apis/storage.k8s.io/v1/storageclasses/nfs"]
+    nfs["provisioner"] = "rancher.io/local-path"
+    assert "ACCESS_MODE as ReadWriteMany or" in run("check", ACCESS_MODE="RWX").stderr
+    done = run("install", ACCESS_MODE="ReadWriteOnce")
+    assert done.returncode == 0, done.stderr
+    claim = served[0].kept["/api/v1/namespaces/wanwu/persistentvolumeclaims/wanwu-models"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
 def test_a_claim_that_is_pending_is_found(run: Run, served) -> None:
@@ -433,7 +511,10 @@ def test_a_claim_that_is_named_nothing_is_not_named(run: Run, served, folder: st
     [
         (("-n", "other"), "missing: arguments without -n: set NAMESPACE"),
         (("--kube-context=prod",), "missing: arguments without --kube-context=prod"),
+        (("-nother",), "missing: arguments without -nother: set NAMESPACE"),
         (("-f", "-"), "missing: a values file -: it is read several times"),
+        (("--values=none.yaml",), "missing: a values file none.yaml: it is read several times"),
+        (("-fnone.yaml",), "missing: a values file none.yaml: it is read several times"),
     ],
 )
 def test_arguments_that_helm_alone_would_take_are_refused(run: Run, more, said: str) -> None:
@@ -509,3 +590,4 @@ def test_without_values_it_says_how_it_is_called(checkout: Path) -> None:
     assert done.returncode == 2
     assert "install.sh install -f mine.yaml" in done.stderr
     assert "set -eu" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("#")]
