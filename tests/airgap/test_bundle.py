@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from chart.cluster import cluster
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "k8s" / "airgap" / "bundle.py"
@@ -133,39 +133,14 @@ def test_a_repository_without_a_model_is_refused(tmp_path: Path) -> None:
 # Installing
 
 
-class OldCluster(http.server.BaseHTTPRequestHandler):
-    """The API of a cluster that is too old, and has nothing."""
-
-    def do_GET(self) -> None:
-        version = {"major": "1", "minor": "28", "gitVersion": "v1.28.3"}
-        found = json.dumps(version if self.path.startswith("/version") else {"kind": "Status"})
-        self.send_response(200 if self.path.startswith("/version") else 404)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(found.encode())
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
-def old_cluster(tmp_path: Path) -> Iterator[Path]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldCluster)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "old",
-        "clusters": [
-            {"name": "old", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        ],
-        "contexts": [{"name": "old", "context": {"cluster": "old", "user": "nobody"}}],
-        "users": [{"name": "nobody", "user": {}}],
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    yield tmp_path / "config.json"
-    server.shutdown()
-    server.server_close()
+def old_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a cluster that is too old, has nothing and allows little; return its kubeconfig."""
+    version = {"major": "1", "minor": "28", "gitVersion": "v1.28.3"}
+    monkeypatch.setattr("chart.cluster.VERSION", version)
+    with cluster(tmp_path) as (server, config):
+        server.denied.add("create deployments.apps")
+        yield config
 
 
 @pytest.fixture
@@ -201,9 +176,9 @@ def test_all_that_a_cluster_lacks_is_told_at_once(install, old_cluster: Path) ->
     assert done.returncode == 1
     for what in (
         "Kubernetes 1.30 or later: the cluster has 1.28",
-        "the right to create Deployments in namespace wanwu",
+        "the right to create deployment.apps in namespace wanwu",
         "a default StorageClass",
-        "a node with a GPU resource",
+        "a node that offers 1 nvidia.com/gpu",
     ):
         assert f"missing: {what}" in done.stderr
     assert "nothing was changed" in done.stderr
