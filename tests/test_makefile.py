@@ -34,8 +34,11 @@ def checkout(need, tmp_path: Path) -> Path:
 
 
 def would_run(checkout: Path, *words: str) -> str:
+    # As from a shell, where these tests are run by make themselves.
+    environment = {name: each for name, each in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "-n", "--no-print-directory", *words]
     done = subprocess.run(
-        ["make", "-n", *words], cwd=checkout, capture_output=True, text=True, check=True
+        command, cwd=checkout, env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout
 
