@@ -79,6 +79,12 @@ def kept(namespace: str = "wanwu") -> Object:
     }
 
 
+def mounted(volume: Object) -> Object:
+    """Return the values of a volume that a container sees."""
+    mount = {"name": volume["name"], "mountPath": f"/{volume['name']}"}
+    return {"extraVolumes": [volume], "extraVolumeMounts": [mount]}
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[KeptObjects, Path]]:
     with cluster(tmp_path) as (server, config):
@@ -296,11 +302,11 @@ def test_models_that_the_values_name_are_taken_as_they_are(
         (nested("triton.runtimeClassName", "nvidia"), "missing: RuntimeClass/nvidia, which your"),
         (nested("gateway.priorityClassName", "high"), "missing: PriorityClass/high, which your"),
         (
-            nested("gateway.extraVolumes", [{"name": "ca", "configMap": {"name": "corporate"}}]),
+            nested("gateway", mounted({"name": "ca", "configMap": {"name": "corporate"}})),
             "missing: ConfigMap/corporate in namespace wanwu, which your values name",
         ),
         (
-            nested("triton.extraVolumes", [{"name": "ca", "secret": {"secretName": "plain"}}]),
+            nested("triton", mounted({"name": "ca", "secret": {"secretName": "plain"}})),
             "missing: Secret/plain in namespace wanwu, which your values name",
         ),
         (nested("triton.replica", 3), "values that the chart takes: see the message above"),
@@ -428,7 +434,7 @@ def test_fewer_gpus_than_pods_is_said(run: Run, served) -> None:
 
 def test_what_is_optional_is_not_missing(run: Run) -> None:
     optional = {"name": "ca", "configMap": {"name": "corporate", "optional": True}}
-    done = run("check", merged(MINE, nested("gateway.extraVolumes", [optional])))
+    done = run("check", merged(MINE, nested("gateway", mounted(optional))))
     assert done.returncode == 0, done.stderr
 
 
