@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from chart.live import ChartServer, Machine, lay, secrets_of
-from chart.rendering import one
+from chart.rendering import merged, of_release, one
 from chart.rules.promtool import between, firing, scraped, write_rules
 from wanwu.embedded.server import ServerOptions, free_port
 
@@ -27,9 +27,8 @@ ENDS = f"{(PAGES - 1) * 15}s"
 def serving(
     render, model, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ChartServer]:
-    batching = {"maxQueueSize": LIMIT}
-    triton = {"profile": "cpu", "image": {"release": "24.10"}, "batching": batching}
-    objects = render({"model": model, "triton": triton})
+    values = {"triton": {"profile": "cpu", "batching": {"maxQueueSize": LIMIT}}, "model": model}
+    objects = render(merged(values, of_release("24.10")))
     folder = tmp_path_factory.mktemp("pod")
     assert lay(objects, repository, folder).returncode == 0
     machine = Machine(folder, secrets_of(objects), {"/models": folder / "models"})
