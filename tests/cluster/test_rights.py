@@ -25,7 +25,7 @@ VALUES = (
 
 @contextmanager
 def user_of(cluster: Cluster, role: str) -> Iterator[str]:
-    """Give a user a role in the namespace, for as long as the block runs."""
+    """Grant a user a role in the namespace, for as long as the block runs."""
     user = f"wanwu-test-{role}"
     may_look = ("auth", "can-i", "get", "pods", f"--as={user}")
     cluster.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}")

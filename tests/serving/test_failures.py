@@ -104,13 +104,19 @@ def test_doctor_warns_of_a_release_and_does_not_fail(server: EmbeddedServer) -> 
     assert "WARN release: Triton 2.51.0 lacks the fixes for" in done.stdout
 
 
-def test_doctor_is_content_where_the_metadata_is_restricted(repository: Path) -> None:
-    restricted = ("--grpc-restricted-protocol=metadata:secret=1",)
+def found_where_restricted(repository: Path, protocol: str, what: str) -> Finding:
+    """Return a finding about a server that restricts one of its protocols."""
+    restricted = (f"--grpc-restricted-protocol={protocol}:secret=1",)
     options = server_options(
         repository, grpc_port=free_port(), metrics_port=None, arguments=restricted
     )
     with EmbeddedServer(options) as server, Recognizer(server.url) as client:
-        (release,) = [finding for finding in examine(client) if finding.what == "release"]
+        (found,) = [finding for finding in examine(client) if finding.what == what]
+    return found
+
+
+def test_doctor_is_content_where_the_metadata_is_restricted(repository: Path) -> None:
+    release = found_where_restricted(repository, "metadata", "release")
     assert release.detail == "not said: the server restricts its metadata protocol"
 
 
@@ -132,12 +138,7 @@ def test_doctor_counts_the_instances_of_each_gpu(found: list[Instances], place: 
 
 
 def test_doctor_is_content_where_the_configuration_is_restricted(repository: Path) -> None:
-    restricted = ("--grpc-restricted-protocol=model-config:secret=1",)
-    options = server_options(
-        repository, grpc_port=free_port(), metrics_port=None, arguments=restricted
-    )
-    with EmbeddedServer(options) as server, Recognizer(server.url) as client:
-        (device,) = [finding for finding in examine(client) if finding.what == "device"]
+    device = found_where_restricted(repository, "model-config", "device")
     assert device.ok
     assert device.detail == "not said: the server restricts its model-config protocol"
 

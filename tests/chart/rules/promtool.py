@@ -48,7 +48,7 @@ def render(
     shown: Sequence[str] = ("monitoring/*.yaml",),
     served: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Give a release's objects from some of its templates; `values` are as for `helm --set`.
+    """Return a release's objects from some of its templates; `values` are as for `helm --set`.
 
     `served` are the APIs of the cluster beyond those of Kubernetes.
     """
