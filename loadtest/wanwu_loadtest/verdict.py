@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from wanwu_loadtest.results import Knee, Latency, Verdict, Window
@@ -13,6 +14,8 @@ PAST_THE_KNEE = 4.0
 #: A sender this late, at P95, is itself what is slow.
 LATE_MS = 50.0
 SECOND_MS = 1000.0
+#: Standard deviations above the mean that the requests in flight at the end of a stage may be.
+DEVIATIONS = 3.0
 
 
 def judge(
@@ -66,8 +69,9 @@ def find_knee(windows: Sequence[Window], *, p95_ms: float | None) -> Knee | None
 
 def _behind(window: Window, latency: Latency) -> bool:
     # What was sent at the very end of the stage is answered in the next one: in a short stage a
-    # single request is more than 3 % of them.
-    in_flight = max(1.0, window.planned_rate * latency.p95_ms / SECOND_MS)
+    # single request is more than 3 % of them. Arrivals at random vary by the root of their number.
+    mean = window.planned_rate * latency.p95_ms / SECOND_MS
+    in_flight = max(1.0, mean + DEVIATIONS * math.sqrt(mean))
     return window.rate * window.length_s + in_flight < window.sent * KEPT_UP
 
 

@@ -69,6 +69,14 @@ def test_a_stage_that_falls_behind_or_fails_is_past_the_knee() -> None:
         assert knee.rate == 10
 
 
+def test_two_requests_in_flight_at_the_end_of_a_short_stage_are_not_behind() -> None:
+    """As arrivals at random leave them: 12 a second for 1.5 s, answered in 46 ms."""
+    short = window(12, 46, length_s=1.5, sent=18, rate=16 / 1.5)
+    knee = find_knee([window(6, 46), short], p95_ms=2000)
+    assert knee is not None
+    assert knee.rate == 12
+
+
 def test_one_rate_alone_shows_no_knee() -> None:
     assert find_knee([window(10, 20), window(10, 20)], p95_ms=None) is None
 
