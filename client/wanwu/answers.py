@@ -78,15 +78,16 @@ def question(
         InputError, LabelError: it cannot be asked.
     """
     if not isinstance(top_k, int) or top_k < 1:
-        raise InputError(f"top_k is {top_k!r}; expected a whole number of at least 1")
+        raise InputError("top_k is {0}; expected a whole number of at least 1", repr(top_k))
     if labels is not None and bank is not None:
         raise InputError("both labels and a bank were given; give one of them")
     if threshold is not None and not -1 <= threshold <= 1:
         raise InputError(
-            f"threshold is {threshold!r}; expected a score from 0 to 1, or a cosine from -1 to 1"
+            "threshold is {0}; expected a score from 0 to 1, or a cosine from -1 to 1",
+            repr(threshold),
         )
     if score not in (None, "softmax", "sigmoid", "cosine"):
-        raise InputError(f"score is {score!r}; expected softmax, sigmoid or cosine")
+        raise InputError("score is {0}; expected softmax, sigmoid or cosine", repr(score))
     banks = (bank,) if isinstance(bank, str) else tuple(bank or (DEFAULT_BANK,))
     for name in banks:
         bank_model(name)
@@ -107,8 +108,10 @@ def _with_aliases(labels: Labels) -> tuple[tuple[str, ...], ...]:
     for name, aliases in labels.items():
         if isinstance(aliases, str):
             raise LabelError(
-                f"the aliases of label {name!r} came as one text {aliases!r}; "
-                "expected a list such as ['移动电话', '智能手机']"
+                "the aliases of label {0} came as one text {1}; expected a list such as "
+                "['移动电话', '智能手机']",
+                repr(name),
+                repr(aliases),
             )
     # Together, so that no two answers share a text.
     check_labels([*names, *(alias for aliases in labels.values() for alias in aliases)])

@@ -46,8 +46,9 @@ def bank_model(bank: str | None) -> str:
         return "label_bank"
     if not _NAME.fullmatch(bank):
         raise InputError(
-            f"{bank!r} cannot be a bank's name; expected lower-case letters, digits, _ and -, "
-            "such as 'seed18'"
+            "{0} cannot be a bank's name; expected lower-case letters, digits, _ and -, such as "
+            "'seed18'",
+            repr(bank),
         )
     return f"label_bank_{bank}"
 
@@ -141,12 +142,19 @@ def _check(
     expected = (contract.bank.count, contract.embedding_dim)
     if stored.shape != expected or len(labels) != expected[0]:
         raise ModelError(
-            f"bank {contract.bank.name!r} sent {len(labels)} labels and embeddings "
-            f"{list(stored.shape)}; its contract says {list(expected)}; publish the bank again"
+            "bank {0} sent {1} labels and embeddings {2}; its contract says {3}; publish the bank "
+            "again",
+            repr(contract.bank.name),
+            len(labels),
+            list(stored.shape),
+            list(expected),
         )
     digest = bank_digest(labels, categories, stored)
     if digest != contract.bank.digest:
         raise ModelError(
-            f"bank {contract.bank.name!r} has digest {digest[:12]}… and its contract says "
-            f"{contract.bank.digest[:12]}…; its file is damaged: publish the bank again"
+            "bank {0} has digest {1}… and its contract says {2}…; its file is damaged: publish "
+            "the bank again",
+            repr(contract.bank.name),
+            digest[:12],
+            contract.bank.digest[:12],
         )

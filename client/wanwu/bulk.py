@@ -92,11 +92,12 @@ def check_many(images: Images, in_flight: int) -> None:
     one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image)
     if one or not isinstance(images, Iterable | AsyncIterable):
         raise InputError(
-            f"images came as one {type(images).__name__}; expected a list or another iterable of "
-            "pictures, such as sorted(Path('photos').glob('*.jpg'))"
+            "images came as one {0}; expected a list or another iterable of pictures, such as "
+            "sorted(Path('photos').glob('*.jpg'))",
+            type(images).__name__,
         )
     if not isinstance(in_flight, int) or in_flight < 1:
-        raise InputError(f"in_flight is {in_flight!r}; expected a whole number of at least 1")
+        raise InputError("in_flight is {0}; expected a whole number of at least 1", repr(in_flight))
 
 
 def chunk_size(in_flight: int) -> int:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError, ModelError, OverloadedError, ServerError, SetupError
 
 Array = npt.NDArray[Any]
@@ -91,8 +92,10 @@ class Tls:
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
             raise SetupError(
-                f"mutual TLS needs a certificate and its key, and came with cert={self.cert} and "
-                f"key={self.key}; give both (WANWU_TLS_CERT, WANWU_TLS_KEY) or none"
+                "mutual TLS needs a certificate and its key, and came with cert={0} and key={1}; "
+                "give both (WANWU_TLS_CERT, WANWU_TLS_KEY) or none",
+                self.cert,
+                self.key,
             )
         for what, path in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
             try:
@@ -100,8 +103,11 @@ class Tls:
                     Path(path).read_bytes()
             except OSError as error:
                 raise SetupError(
-                    f"the TLS file {what}={path} cannot be read: {error}; "
-                    "expected a PEM file this process may read"
+                    "the TLS file {0}={1} cannot be read: {2}; expected a PEM file this process "
+                    "may read",
+                    what,
+                    path,
+                    error,
                 ) from error
 
     def arguments(self) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def infer_arguments(
 
 def closed(address: Address) -> ServerError:
     """Give the error of a call on a closed connection."""
-    return ServerError(f"the connection to {address.url} was closed; make a new Recognizer")
+    return ServerError("the connection to {0} was closed; make a new Recognizer", address.url)
 
 
 def translate(
@@ -169,53 +175,74 @@ def translate(
     status, message = error.status() or "", error.message() or str(error)
     if "has no available versions" in message:
         return LoadingError(
-            f"the server at {url} has no version of model {model!r} ready ({message}); wait until "
-            "it is loaded; `wanwu doctor` and the server's log tell why it is not",
+            Message(
+                "the server at {0} has no version of model {1} ready ({2}); wait until it is "
+                "loaded; `wanwu doctor` and the server's log tell why it is not",
+                url,
+                repr(model),
+                message,
+            ),
             model,
         )
     if "unknown model" in message or "is not ready" in message:
         return ModelMissingError(
-            f"the server at {url} does not serve model {model!r} ({message}); "
-            "`wanwu doctor` tells what is wrong",
+            Message(
+                "the server at {0} does not serve model {1} ({2}); `wanwu doctor` tells what "
+                "is wrong",
+                url,
+                repr(model),
+                message,
+            ),
             model,
         )
     if "This protocol is restricted" in message:
         came = "a key that is not the server's" if address.api_key else "no key"
         return SetupError(
-            f"the server at {url} wants an API key and {came} came; "
-            "set WANWU_API_KEY, or give api_key, as the server's operator says"
+            "the server at {0} wants an API key and {1} came; set WANWU_API_KEY, or give api_key, "
+            "as the server's operator says",
+            url,
+            came,
         )
     if status.endswith("CANCELLED"):
         return closed(address)
     if status.endswith("DEADLINE_EXCEEDED"):
         return DeadlineError(
-            f"{url} gave no answer within {timeout_s:.1f} s; "
-            "raise the timeout (WANWU_TIMEOUT_S) or look at the server's load"
+            "{0} gave no answer within {1} s; raise the timeout (WANWU_TIMEOUT_S) or look at the "
+            "server's load",
+            url,
+            f"{timeout_s:.1f}",
         )
     # Triton says that of a full queue, and of a request that waited longer than the queue allows.
     if "exceeds maximum queue size" in message.lower() or "Request timeout expired" in message:
-        return OverloadedError(f"{url} is overloaded, its queue is full ({message}); try later")
+        return OverloadedError(
+            "{0} is overloaded, its queue is full ({1}); try later", url, message
+        )
     if status.endswith("UNAVAILABLE"):
         return UnavailableError(_why_unavailable(address, _first_line(message)))
     if status.endswith("INVALID_ARGUMENT"):
-        return ShapeError(f"model {model!r} refused the request: {message}")
-    return ModelError(f"model {model!r} failed ({status}): {message}")
+        return ShapeError("model {0} refused the request: {1}", repr(model), message)
+    return ModelError("model {0} failed ({1}): {2}", repr(model), status, message)
 
 
 def _why_unavailable(address: Address, reason: str) -> str:
     url = address.url
     # A server that does not like the client's certificate just hangs up, so the reason may be any.
     if address.tls:
-        return (
-            f"no secure connection to Triton's gRPC at {url} ({reason}); is it running there, and "
-            "with TLS? Its certificate must be signed by "
-            f"{address.tls.ca or 'a public authority'} (WANWU_TLS_CA) and name this host, and a "
-            "server that asks for the client's certificate needs WANWU_TLS_CERT and WANWU_TLS_KEY"
+        return Message(
+            "no secure connection to Triton's gRPC at {0} ({1}); is it running there, and "
+            "with TLS? Its certificate must be signed by {2} (WANWU_TLS_CA) and name this "
+            "host, and a server that asks for the client's certificate needs "
+            "WANWU_TLS_CERT and WANWU_TLS_KEY",
+            url,
+            reason,
+            address.tls.ca or "a public authority",
         )
-    return (
-        f"no Triton answers gRPC at {url} ({reason}); start one with "
-        "`wanwu serve`, or set the address by --url or WANWU_URL. It is the gRPC port "
-        "(8001 by default), not that of HTTP or metrics; a server behind TLS needs WANWU_TLS=1"
+    return Message(
+        "no Triton answers gRPC at {0} ({1}); start one with `wanwu serve`, or set the "
+        "address by --url or WANWU_URL. It is the gRPC port (8001 by default), not that "
+        "of HTTP or metrics; a server behind TLS needs WANWU_TLS=1",
+        url,
+        reason,
     )
 
 
@@ -229,15 +256,20 @@ def check_url(url: str) -> str:
     if separator and scheme.lower() in {"http", "https", "grpc", "grpcs"}:
         host = rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0] or "127.0.0.1"
         raise InputError(
-            f"the address {url!r} starts with {scheme}://; expected HOST:PORT of Triton's gRPC "
-            f"service, such as '{host}:8001'"
+            "the address {0} starts with {1}://; expected HOST:PORT of Triton's gRPC service, "
+            "such as '{2}:8001'",
+            repr(url),
+            scheme,
+            host,
         )
     host, colon, port = url.rpartition(":")
     number = int(port) if port.isascii() and port.isdecimal() else 0
     bare_ipv6 = not separator and not host.endswith("]") and host.count(":") != host.count("ipv4:")
     if not colon or not host or bare_ipv6 or not 0 < number < 65536:
         raise InputError(
-            f"the address {url!r} is not HOST:PORT; expected one such as {DEFAULT_URL!r}"
+            "the address {0} is not HOST:PORT; expected one such as {1}",
+            repr(url),
+            repr(DEFAULT_URL),
         )
     return url
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from wanwu.catalog import Message
 from wanwu.errors import ModelError
 
 SCHEMA_VERSION = 1
@@ -58,16 +59,24 @@ class Image(_Part, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.fill is not None and self.resize != "pad":
             raise ValueError(
-                f"fill {self.fill} is given and resize is {self.resize!r}, which fills nothing; "
-                "leave fill out, or make resize 'pad'"
+                Message(
+                    "fill {0} is given and resize is {1}, which fills nothing; leave fill "
+                    "out, or make resize 'pad'",
+                    self.fill,
+                    repr(self.resize),
+                )
             )
         if self.resize == "shortest_edge":
             if self.shortest_edge is None:
                 raise ValueError("resize 'shortest_edge' needs the field shortest_edge, in pixels")
             if self.shortest_edge < max(self.height, self.width):
                 raise ValueError(
-                    f"shortest_edge {self.shortest_edge} is smaller than the "
-                    f"{self.height}x{self.width} crop taken from it"
+                    Message(
+                        "shortest_edge {0} is smaller than the {1}x{2} crop taken from it",
+                        self.shortest_edge,
+                        self.height,
+                        self.width,
+                    )
                 )
 
 
@@ -152,19 +161,22 @@ class Contract(_Part, frozen=True):
             version = msgspec.json.decode(data, type=_Versioned).schema_version
         except msgspec.MsgspecError as error:
             raise ModelError(
-                f"the server's CONTRACT is not a Wanwu contract ({error}); "
-                "export the model again with `wanwu export`"
+                "the server's CONTRACT is not a Wanwu contract ({0}); export the model again with "
+                "`wanwu export`",
+                error,
             ) from error
         if version != SCHEMA_VERSION:
             raise ModelError(
-                f"the server's contract has schema version {version} and this client reads "
-                f"version {SCHEMA_VERSION}; install a client of the server's release"
+                "the server's contract has schema version {0} and this client reads version {1}; "
+                "install a client of the server's release",
+                version,
+                SCHEMA_VERSION,
             )
         try:
             return msgspec.json.decode(data, type=cls)
         except msgspec.MsgspecError as error:
             raise ModelError(
-                f"the server's contract is invalid: {error}; export the model again"
+                "the server's contract is invalid: {0}; export the model again", error
             ) from error
 
     def to_json(self) -> bytes:

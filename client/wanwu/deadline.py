@@ -40,8 +40,10 @@ class Deadline:
     def disagreed(self, what: str) -> ModelError:
         """Give the error of an answer whose parts never came from one version."""
         return ModelError(
-            f"the served models did not come to agree within {self._timeout_s:.1f} s: {what}. "
-            "They come from different exports; publish the towers and every bank together"
+            "the served models did not come to agree within {0} s: {1}. They come from different "
+            "exports; publish the towers and every bank together",
+            f"{self._timeout_s:.1f}",
+            what,
         )
 
     def backoff_s(self) -> float | None:

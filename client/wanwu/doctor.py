@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wanwu.catalog import Message, message_of
 from wanwu.errors import SetupError, WanwuError
 from wanwu.rank import scores
 from wanwu.recognizer import Recognizer
@@ -44,11 +45,14 @@ def examine(recognizer: Recognizer) -> Iterator[Finding]:
     try:
         ready = recognizer.is_ready()
     except WanwuError as error:
-        yield Finding("server", False, str(error))
+        yield Finding("server", False, message_of(error))
         return
     yield Finding("server", ready, "ready" if ready else NOT_READY)
     yield _release(recognizer)
-    models = [_guard(f"model {model}", lambda m=model: _model(recognizer, m)) for model in MODELS]  # type: ignore[misc]
+    models = [
+        _guard(Message("model {0}", model), lambda m=model: _model(recognizer, m))  # type: ignore[misc]
+        for model in MODELS
+    ]
     yield from models
     if not all(model.ok for model in models):
         return
@@ -60,16 +64,16 @@ def examine(recognizer: Recognizer) -> Iterator[Finding]:
     yield _guard("fingerprint", lambda: _fingerprint(recognizer))
     yield _guard("picture", lambda: _picture(recognizer))
     for word, text in WORDS_AND_TEXTS:
-        yield _guard(f"Chinese, {word}", lambda w=word, t=text: _word(recognizer, w, t))  # type: ignore[misc]
+        yield _guard(Message("Chinese, {0}", word), lambda w=word, t=text: _word(recognizer, w, t))  # type: ignore[misc]
     for name in recognizer.banks():
-        yield _guard(f"bank {name}", lambda n=name: _bank(recognizer, n))  # type: ignore[misc]
+        yield _guard(Message("bank {0}", name), lambda n=name: _bank(recognizer, n))  # type: ignore[misc]
 
 
 def _guard(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
     try:
         return Finding(what, *check())
     except WanwuError as error:
-        return Finding(what, False, str(error))
+        return Finding(what, False, message_of(error))
 
 
 def _model(recognizer: Recognizer, model: str) -> tuple[bool, str]:
@@ -86,13 +90,21 @@ def _release(recognizer: Recognizer) -> Finding:
         return Finding("release", True, "not said: the server restricts its metadata protocol")
     faults = lacking(version)
     if not faults:
-        return Finding("release", True, f"Triton {version} has no fault known on {table().checked}")
+        return Finding(
+            "release",
+            True,
+            Message("Triton {0} has no fault known on {1}", version, table().checked),
+        )
     ids = ", ".join(name for fault in faults for name in fault.ids)
     return Finding(
         "release",
         True,
-        f"Triton {version} lacks the fixes for {ids}; serve others with release "
-        f"{faults[-1].fixed_in} or later",
+        Message(
+            "Triton {0} lacks the fixes for {1}; serve others with release {2} or later",
+            version,
+            ids,
+            faults[-1].fixed_in,
+        ),
         warning=True,
     )
 
@@ -103,7 +115,7 @@ def _device(recognizer: Recognizer) -> tuple[bool, str]:
         image, text = (places(recognizer.instances(tower)) for tower in TOWERS)
     except SetupError:
         return True, "not said: the server restricts its model-config protocol"
-    return True, f"image_encoder on {image}, text_encoder on {text}"
+    return True, Message("image_encoder on {0}, text_encoder on {1}", image, text)
 
 
 def places(found: Sequence[Instances]) -> str:
@@ -111,15 +123,22 @@ def places(found: Sequence[Instances]) -> str:
     gpus = sorted({gpu for group in found for gpu in group.gpus})
     count = sum(group.count * max(1, len(group.gpus)) for group in found)
     where = f"GPU {', '.join(map(str, gpus))}" if gpus else "CPU"
-    return f"{where} ({count} instances)" if count > 1 else where
+    return Message("{0} ({1} instances)", where, count) if count > 1 else where
 
 
 def _contract(recognizer: Recognizer) -> tuple[bool, str]:
     contract = recognizer.contract()
     image = contract.image
     return True, (
-        f"{contract.model.name} revision {contract.model.revision}, {image.width}x{image.height}, "
-        f"{contract.embedding_dim} dimensions, {contract.bank.count} labels"
+        Message(
+            "{0} revision {1}, {2}x{3}, {4} dimensions, {5} labels",
+            contract.model.name,
+            contract.model.revision,
+            image.width,
+            image.height,
+            contract.embedding_dim,
+            contract.bank.count,
+        )
     )
 
 
@@ -127,27 +146,41 @@ def _fingerprint(recognizer: Recognizer) -> tuple[bool, str]:
     # Both calls raise unless the tower's fingerprint is the contract's.
     recognizer.embed_texts(["猫"])
     recognizer.embed_image(cat_photo())
-    return True, f"towers and bank agree on {recognizer.contract().fingerprint}"
+    return True, Message("towers and bank agree on {0}", recognizer.contract().fingerprint)
 
 
 def _picture(recognizer: Recognizer) -> tuple[bool, str]:
     labels = ("猫", *(word for word, _ in WORDS_AND_TEXTS), *OTHER_WORDS)
     answer = recognizer.recognize(cat_photo(), labels=labels)
-    seen = f"a cat is {answer.top.label} at {answer.top.score:.0%} of {len(labels)} labels"
+    seen = Message(
+        "a cat is {0} at {1} of {2} labels",
+        answer.top.label,
+        f"{answer.top.score:.0%}",
+        len(labels),
+    )
     if answer.top.label == "猫" and answer.top.score >= TIMES_FLAT / len(labels):
-        return True, f"{seen}, in {answer.seconds * 1000:.0f} ms"
-    return False, f"{seen}; expected 猫, clearly. The model was converted wrongly: export it again"
+        return True, Message("{0}, in {1} ms", seen, f"{answer.seconds * 1000:.0f}")
+    return False, Message(
+        "{0}; expected 猫, clearly. The model was converted wrongly: export it again", seen
+    )
 
 
 def _word(recognizer: Recognizer, word: str, text: str) -> tuple[bool, str]:
     words = (*(each for each, _ in WORDS_AND_TEXTS), *OTHER_WORDS)
     best, share = _closest(recognizer, text, words)
-    seen = f"{text!r} is closest to {best} at {share:.0%} of {len(words)} words"
+    seen = Message(
+        "{0} is closest to {1} at {2} of {3} words", repr(text), best, f"{share:.0%}", len(words)
+    )
     if best == word and share >= TIMES_FLAT / len(words):
         return True, seen
     return False, (
-        f"{seen}; expected {word}, at {TIMES_FLAT / len(words):.0%} or more. A flat or wrong "
-        "answer means a text tower, tokenizer or checkpoint without Chinese: check the export"
+        Message(
+            "{0}; expected {1}, at {2} or more. A flat or wrong answer means a text tower, "
+            "tokenizer or checkpoint without Chinese: check the export",
+            seen,
+            word,
+            f"{TIMES_FLAT / len(words):.0%}",
+        )
     )
 
 
@@ -164,4 +197,6 @@ def _closest(recognizer: Recognizer, text: str, words: Sequence[str]) -> tuple[s
 def _bank(recognizer: Recognizer, name: str) -> tuple[bool, str]:
     answer = recognizer.recognize(cat_photo(), bank=name)
     count = recognizer.contract(name).bank.count
-    return True, f"{count} labels; a cat is {answer.top.label} at {answer.top.score:.0%}"
+    return True, Message(
+        "{0} labels; a cat is {1} at {2}", count, answer.top.label, f"{answer.top.score:.0%}"
+    )

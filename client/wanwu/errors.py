@@ -9,8 +9,15 @@ WanwuError
 ├── ModelError       Triton answered, but what it serves does not fit together
 └── SetupError       this machine lacks a file, a package, a port or a platform
 
-Each message says what came, what was expected and what to change.
+Each message says what came, what was expected and what to change. It is an English template with
+slots and what fills them, as in `wanwu.catalog`.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from wanwu.catalog import message
 
 
 class WanwuError(Exception):
@@ -23,6 +30,10 @@ class WanwuError(Exception):
         ...     print(error)
         there is no file none.jpg; check the path
     """
+
+    def __init__(self, text: str = "", *arguments: Any) -> None:
+        """Take a text, or a template and what fills its slots {0}, {1} and so on."""
+        super().__init__(message(text, *arguments))
 
 
 class InputError(WanwuError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanwu.catalog import Message, message_of
 from wanwu.errors import ImageError, InputError
 from wanwu.recognizer import Recognizer
 from wanwu.textfile import read_utf8
@@ -68,22 +69,26 @@ class Report:
 
     def as_text(self) -> str:
         """Give the figures as lines for a terminal."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the figures as messages, a line each."""
         lines = [
-            f"{self.pictures} pictures, {self.labels} labels",
+            Message("{0} pictures, {1} labels", self.pictures, self.labels),
             f"top-1 {self.top_1:.3f}",
             f"top-5 {self.top_5:.3f}",
-            f"mean top score {self.mean_score:.3f}",
-            f"{self.seconds_per_picture * 1000:.0f} ms a picture",
+            Message("mean top score {0}", f"{self.mean_score:.3f}"),
+            Message("{0} ms a picture", f"{self.seconds_per_picture * 1000:.0f}"),
         ]
         if self.unlabelled:
-            lines.append(f"{self.unlabelled} rows without a label were left out")
+            lines.append(Message("{0} rows without a label were left out", self.unlabelled))
         if self.confusions:
             lines.append("taken for another:")
             lines += [
                 f"  {true} -> {predicted}  {count}" for true, predicted, count in self.confusions
             ]
-        lines += [f"failed: {failure}" for failure in self.failures]
-        return "\n".join(lines)
+        lines += [Message("failed: {0}", failure) for failure in self.failures]
+        return lines
 
 
 def read_truth(path: Path, *, file_column: str = "file", label_column: str = "label") -> Truth:
@@ -102,12 +107,15 @@ def read_truth(path: Path, *, file_column: str = "file", label_column: str = "la
     try:
         for column in (file_column, label_column):
             if list(reader.fieldnames or ()).count(column) > 1:
-                raise InputError(f"{path} has several columns {column!r}; rename all but one")
+                raise InputError(
+                    "{0} has several columns {1}; rename all but one", path, repr(column)
+                )
             if column not in (reader.fieldnames or ()):
                 raise InputError(
-                    f"{path} has no column {column!r}; it has "
-                    f"{', '.join(reader.fieldnames or ())}: choose by --file-column and "
-                    "--label-column"
+                    "{0} has no column {1}; it has {2}: choose by --file-column and --label-column",
+                    path,
+                    repr(column),
+                    ", ".join(reader.fieldnames or ()),
                 )
         rows, unlabelled = [], 0
         for row in reader:
@@ -115,13 +123,15 @@ def read_truth(path: Path, *, file_column: str = "file", label_column: str = "la
             if not label:
                 unlabelled += 1
             elif not file:
-                raise InputError(f"{path} line {reader.line_num} names no file; add one")
+                raise InputError("{0} line {1} names no file; add one", path, reader.line_num)
             else:
                 rows.append(TruthRow(reader.line_num, file, label))
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: {error}; correct the line") from error
+        raise InputError(
+            "{0} line {1}: {2}; correct the line", path, reader.line_num, error
+        ) from error
     if not rows:
-        raise InputError(f"{path} has no row with a label in column {label_column!r}")
+        raise InputError("{0} has no row with a label in column {1}", path, repr(label_column))
     return Truth(path, tuple(rows), unlabelled)
 
 
@@ -148,7 +158,7 @@ def measure(
         InputError: the folder is missing, or a true label is not among the labels offered.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; give the folder of the pictures")
+        raise InputError("there is no folder {0}; give the folder of the pictures", folder)
     if labels_from_truth:
         labels = tuple(dict.fromkeys(row.label for row in truth.rows))
     offered = tuple(labels) if labels is not None else recognizer.labels(bank)
@@ -161,7 +171,7 @@ def measure(
         try:
             answer = recognizer.recognize(folder / row.file, labels=labels, bank=bank, top_k=TOP)
         except ImageError as error:
-            failures.append(str(error))
+            failures.append(message_of(error))
             continue
         done += 1
         scored += answer.top.score
@@ -171,7 +181,7 @@ def measure(
         if answer.top.label != label:
             confused[label, answer.top.label] += 1
     if not done:
-        raise InputError(f"no picture of {truth.path} could be read; first: {failures[0]}")
+        raise InputError("no picture of {0} could be read; first: {1}", truth.path, failures[0])
     return Report(
         pictures=done,
         labels=len(offered),
@@ -191,6 +201,10 @@ def _true_label(row: TruthRow, offered: Sequence[str], path: Path) -> str:
     if row.label.isdecimal() and int(row.label) < len(offered):
         return offered[int(row.label)]
     raise InputError(
-        f"{path} line {row.line}: {row.label!r} is not one of the {len(offered)} labels offered; "
-        "offer the file's own by --truth-labels, or correct the file"
+        "{0} line {1}: {2} is not one of the {3} labels offered; offer the file's own by "
+        "--truth-labels, or correct the file",
+        path,
+        row.line,
+        repr(row.label),
+        len(offered),
     )

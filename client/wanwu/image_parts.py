@@ -6,6 +6,7 @@ import io
 import re
 import struct
 
+from wanwu.catalog import Message
 from wanwu.errors import ImageError
 
 #: A file of more parts than this is refused. Each costs Pillow far more time and memory than it
@@ -28,7 +29,7 @@ class Stream(io.BytesIO):
         """Read, if it is not once too often."""
         self._reads += 1
         if self._reads > 4 * MAX_PARTS:  # a chunk of a PNG takes Pillow four
-            raise _too_many_parts(f"the picture of {len(self.getbuffer())} bytes")
+            raise _too_many_parts(Message("the picture of {0} bytes", len(self.getbuffer())))
         return super().read(size)
 
 
@@ -69,4 +70,4 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
 
 
 def _too_many_parts(name: str) -> ImageError:
-    return ImageError(f"{name} is made of more parts than any program writes; save it anew")
+    return ImageError("{0} is made of more parts than any program writes; save it anew", name)

@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from wanwu import contract as _contract
+from wanwu.catalog import Message
 from wanwu.errors import ImageError
 from wanwu.image_parts import Stream, check_parts
 
@@ -106,7 +107,7 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]
     Raises:
         ImageError: it is no picture, or too large; a damaged one may only show when decoded.
     """
-    with _opened(data, f"the picture of {len(data)} bytes", max_pixels) as image:
+    with _opened(data, Message("the picture of {0} bytes", len(data)), max_pixels) as image:
         return str(image.format), *image.size
 
 
@@ -149,7 +150,7 @@ def _open(
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """Open a picture's header, and tell whatever goes wrong with it by an ImageError."""
     if not data:
-        raise ImageError(f"{name} is empty (0 bytes); expected an encoded picture such as JPEG")
+        raise ImageError("{0} is empty (0 bytes); expected an encoded picture such as JPEG", name)
     try:
         check_parts(data, name)
         with Image.open(Stream(data), formats=FORMATS) as image:
@@ -159,19 +160,29 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         raise UnknownFormatError(
-            f"{name} is not a picture that can be read ({len(data)} bytes); "
-            "expected JPEG, PNG, WebP, GIF, BMP or TIFF"
+            "{0} is not a picture that can be read ({1} bytes); expected JPEG, PNG, WebP, GIF, "
+            "BMP or TIFF",
+            name,
+            len(data),
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise TooLargeError(
-            f"{name} has too many pixels, the limit is {limit:,} ({error}); make it smaller, or "
-            "raise max_pixels and, past 178 million, PIL.Image.MAX_IMAGE_PIXELS"
+            Message(
+                "{0} has too many pixels, the limit is {1} ({2}); make it smaller, or raise "
+                "max_pixels and, past 178 million, PIL.Image.MAX_IMAGE_PIXELS",
+                name,
+                f"{limit:,}",
+                error,
+            )
         ) from error
     except Exception as error:
         # Pillow's decoders report a damaged file by whatever its bytes made them trip over.
         raise ImageError(
-            f"{name} is damaged or cut short ({type(error).__name__}: {error}); send the whole file"
+            "{0} is damaged or cut short ({1}: {2}); send the whole file",
+            name,
+            type(error).__name__,
+            error,
         ) from error
 
 
@@ -256,40 +267,54 @@ def _whole(image: Image.Image) -> tuple[Image.Image, _Box]:
 
 def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
-        return f"the picture of {len(source)} bytes", bytes(source)
+        return Message("the picture of {0} bytes", len(source)), bytes(source)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(
-            f"a picture cannot be made of {type(source).__name__}; "
-            "expected a path, bytes, a PIL picture or an array [H, W, 3] of uint8"
+            "a picture cannot be made of {0}; expected a path, bytes, a PIL picture or an array "
+            "[H, W, 3] of uint8",
+            type(source).__name__,
         )
     path = Path(source)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError(f"{path} is a folder; name the picture files in it")
+            raise ImageError("{0} is a folder; name the picture files in it", path)
         if not stat.S_ISREG(mode):
-            raise ImageError(f"{path} is not a regular file; expected a picture file")
+            raise ImageError("{0} is not a regular file; expected a picture file", path)
         return str(path), path.read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(f"there is no file {path}; check the path") from error
+        raise ImageError("there is no file {0}; check the path", path) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}") from error
+        raise ImageError("{0} cannot be read: {1}", path, error) from error
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError(f"{name} is {width}x{height} pixels; expected at least 1x1")
+        raise ImageError("{0} is {1}x{2} pixels; expected at least 1x1", name, width, height)
     if width * height > max_pixels:
         raise TooLargeError(
-            f"{name} is {width}x{height} = {width * height:,} pixels and the limit is "
-            f"{max_pixels:,}; make it smaller, or raise max_pixels",
+            Message(
+                "{0} is {1}x{2} = {3} pixels and the limit is {4}; make it smaller, or raise "
+                "max_pixels",
+                name,
+                width,
+                height,
+                f"{width * height:,}",
+                f"{max_pixels:,}",
+            ),
             width,
             height,
         )
     if max(width, height) > MAX_SIDE:
         raise TooLargeError(
-            f"{name} is {width}x{height} pixels and the limit of a side is {MAX_SIDE:,}; cut it",
+            Message(
+                "{0} is {1}x{2} pixels and the limit of a side is {3}; cut it",
+                name,
+                width,
+                height,
+                f"{MAX_SIDE:,}",
+            ),
             width,
             height,
         )
@@ -298,8 +323,14 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         # libtiff holds a whole tile, however small the picture that is cut from it.
         if tile[0] * tile[1] > max_pixels:
             raise TooLargeError(
-                f"{name} has tiles of {tile[0]}x{tile[1]} pixels and the limit is {max_pixels:,}; "
-                "save it with smaller ones",
+                Message(
+                    "{0} has tiles of {1}x{2} pixels and the limit is {3}; save it with "
+                    "smaller ones",
+                    name,
+                    tile[0],
+                    tile[1],
+                    f"{max_pixels:,}",
+                ),
                 width,
                 height,
             )
@@ -316,13 +347,16 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 0xFFFF:
             raise ImageError(
-                f"{name} is a grey picture with values from {grey.min()} to {grey.max()}; "
-                "expected 16 bits (0 to 65535); convert it to 8 or 16 bits"
+                "{0} is a grey picture with values from {1} to {2}; expected 16 bits (0 to "
+                "65535); convert it to 8 or 16 bits",
+                name,
+                grey.min(),
+                grey.max(),
             )
         return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(
-            f"{name} holds 32-bit floating point values of unknown range; convert it to 8 bits"
+            "{0} holds 32-bit floating point values of unknown range; convert it to 8 bits", name
         )
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
@@ -333,12 +367,15 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ImageError(
-            f"the array is {array.dtype} {list(array.shape)}; expected uint8 [H, W, 3], RGB"
+            "the array is {0} {1}; expected uint8 [H, W, 3], RGB", array.dtype, list(array.shape)
         )
     height, width = array.shape[:2]
     if not 0 < height * width <= max_pixels:
         raise ImageError(
-            f"the array is {width}x{height} = {width * height:,} pixels; "
-            f"expected between 1 and {max_pixels:,}"
+            "the array is {0}x{1} = {2} pixels; expected between 1 and {3}",
+            width,
+            height,
+            f"{width * height:,}",
+            f"{max_pixels:,}",
         )
     return Image.fromarray(array)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from wanwu.catalog import Message
 from wanwu.errors import LabelError
 from wanwu.textfile import read_utf8
 
@@ -22,9 +23,9 @@ def check_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(labels, str):
         raise LabelError(
-            f"labels came as one text {_short(labels)}; expected a list such as ['猫', '狗']"
+            "labels came as one text {0}; expected a list such as ['猫', '狗']", _short(labels)
         )
-    return _checked((f"label {n}", label) for n, label in enumerate(labels, start=1))
+    return _checked((Message("label {0}", n), label) for n, label in enumerate(labels, start=1))
 
 
 def check_label(label: str, place: str) -> str:
@@ -38,24 +39,33 @@ def check_label(label: str, place: str) -> str:
         LabelError: it is no text, blank or too long, or holds what no label can.
     """
     if not isinstance(label, str):
-        raise LabelError(f"{place} is {type(label).__name__} {label!r}; expected a text")
+        raise LabelError(
+            "{0} is {1} {2}; expected a text", place, type(label).__name__, repr(label)
+        )
     text = label.strip()
     if not text:
-        raise LabelError(f"{place} is blank; remove it or write a label there")
+        raise LabelError("{0} is blank; remove it or write a label there", place)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise LabelError(
-            f"{place} {_short(text)} holds bytes that are not UTF-8; "
-            "type it in a UTF-8 terminal, or use a UTF-8 file"
+            "{0} {1} holds bytes that are not UTF-8; type it in a UTF-8 terminal, or use a UTF-8 "
+            "file",
+            place,
+            _short(text),
         )
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise LabelError(
-            f"{place} {_short(text)} holds a control character, such as a tab or a line end; "
-            "give each label by itself"
+            "{0} {1} holds a control character, such as a tab or a line end; give each label by "
+            "itself",
+            place,
+            _short(text),
         )
     if len(text) > MAX_LABEL_CHARS:
         raise LabelError(
-            f"{place} has {len(text):,} characters, {_short(text)}; "
-            f"the limit is {MAX_LABEL_CHARS}: shorten it"
+            "{0} has {1} characters, {2}; the limit is {3}: shorten it",
+            place,
+            f"{len(text):,}",
+            _short(text),
+            MAX_LABEL_CHARS,
         )
     return text
 
@@ -76,8 +86,10 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     # str.splitlines would also split at U+2028 and others.
     lines = re.split("\r\n|\r|\n", re.sub("(\r\n|\r|\n)\\Z", "", text))
     if not any(line.strip() for line in lines):
-        raise LabelError(f"{path} holds no label; write one label a line")
-    return _checked((f"{path} line {n}", line) for n, line in enumerate(lines, start=1))
+        raise LabelError("{0} holds no label; write one label a line", path)
+    return _checked(
+        (Message("{0} line {1}", path, n), line) for n, line in enumerate(lines, start=1)
+    )
 
 
 def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -85,7 +97,9 @@ def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     for place, label in labels:
         text = check_label(label, place)
         if text in seen:
-            raise LabelError(f"{place} {_short(text)} repeats {seen[text]}; remove one of them")
+            raise LabelError(
+                "{0} {1} repeats {2}; remove one of them", place, _short(text), seen[text]
+            )
         seen[text] = place
     if not seen:
         raise LabelError("the list of labels is empty; give at least one label")

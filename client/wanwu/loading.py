@@ -14,6 +14,7 @@ from pathlib import Path
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from wanwu.catalog import Message
 from wanwu.channel import CHANNEL_ARGS, Address, check_url
 from wanwu.embedded.admin import default_key_file
 from wanwu.embedded.server import ADMIN_KEY_NAME
@@ -61,7 +62,9 @@ def find_admin_key(given: str | None, url: str) -> AdminKey:
     try:
         return AdminKey(path.read_text().strip(), str(path))
     except OSError as error:
-        return AdminKey(None, f"WANWU_ADMIN_KEY is not set, and {path}: {error.strerror}")
+        return AdminKey(
+            None, Message("WANWU_ADMIN_KEY is not set, and {0}: {1}", path, error.strerror)
+        )
 
 
 def load_published(
@@ -96,8 +99,10 @@ def load_published(
             for change in _changes(admin, wire, before, release):
                 changed.append(change)  # kept also when a later one fails
         except WanwuError as error:
-            others = f"changed before it: {', '.join(changed)}" if changed else "no model changed"
-            raise type(error)(f"{error} ({others})") from error
+            why = Message("{0} (no model changed)", error)
+            if changed:
+                why = Message("{0} (changed before it: {1})", error, ", ".join(changed))
+            raise type(error)(why) from error
     return changed
 
 
@@ -113,16 +118,18 @@ def _changes(
         found = _served(wire).get(model)
         if found != published:
             raise ModelError(
-                f"the server loaded version {found} of {model}, and version {published} is "
-                "published: it reads another model repository; name that one by "
-                "--model-repository"
+                "the server loaded version {0} of {1}, and version {2} is published: it reads "
+                "another model repository; name that one by --model-repository",
+                found,
+                model,
+                published,
             )
         old = before.get(model)
-        yield f"{model} {old} → {published}" if old else f"{model} {published} is new"
+        yield f"{model} {old} → {published}" if old else Message("{0} {1} is new", model, published)
     for model in sorted(set(before) - set(release.served)):
         if model.startswith("label_bank_"):  # this Triton may serve others' models too
             admin.unload(model)
-            yield f"{model} {before[model]} is no longer served"
+            yield Message("{0} {1} is no longer served", model, before[model])
 
 
 class _Admin:
@@ -166,33 +173,45 @@ class _Admin:
             return self._refused()
         if "explicit model load / unload is not allowed" in message:
             return ServerError(
-                f"{self._url} cannot load models while it runs ({message}); start it with "
-                "--model-control-mode=explicit --load-model=*, as `wanwu serve` does, or start "
-                "it anew"
+                "{0} cannot load models while it runs ({1}); start it with "
+                "--model-control-mode=explicit --load-model=*, as `wanwu serve` does, or start it "
+                "anew",
+                self._url,
+                message,
             )
         if model is None or status.endswith("UNAVAILABLE"):
             return ServerError(
-                f"{self._url} ended the call ({message.strip()}); is it still running? "
-                "`wanwu doctor` tells what is wrong"
+                "{0} ended the call ({1}); is it still running? `wanwu doctor` tells what is wrong",
+                self._url,
+                message.strip(),
             )
         if status.endswith("DEADLINE_EXCEEDED"):
             return ServerError(
-                f"{self._url} took longer than {self._timeout_s:.0f} s to load {model}; it may "
-                "still finish: run the command again, with a longer --timeout-s"
+                "{0} took longer than {1} s to load {2}; it may still finish: run the command "
+                "again, with a longer --timeout-s",
+                self._url,
+                f"{self._timeout_s:.0f}",
+                model,
             )
         return ModelError(
-            f"{model} could not be loaded, and its old version, if any, goes on: "
-            f"{message.strip()}\nExport or build it again, or go back by "
-            "`wanwu repository rollback`; then load again"
+            "{0} could not be loaded, and its old version, if any, goes on: {1}\nExport or build "
+            "it again, or go back by `wanwu repository rollback`; then load again",
+            model,
+            message.strip(),
         )
 
     def _refused(self) -> WanwuError:
         ways = "give the key of that server by --admin-key or WANWU_ADMIN_KEY"
         if self._key.key is None:
             return SetupError(
-                f"{self._url} wants an admin key and none was found ({self._key.source}); {ways}"
+                "{0} wants an admin key and none was found ({1}); {2}",
+                self._url,
+                self._key.source,
+                ways,
             )
-        return ServerError(f"{self._url} refused the admin key ({self._key.source}); {ways}")
+        return ServerError(
+            "{0} refused the admin key ({1}); {2}", self._url, self._key.source, ways
+        )
 
 
 def _served(wire: GrpcTransport) -> dict[str, int]:

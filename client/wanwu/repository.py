@@ -136,11 +136,16 @@ def read_manifest(repository: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise SetupError(f"{path} cannot be read: {error}; remove it and export again") from error
+        raise SetupError(
+            "{0} cannot be read: {1}; remove it and export again", path, error
+        ) from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise SetupError(
-            f"{path} has schema version {manifest.schema_version} and this release reads "
-            f"{SCHEMA_VERSION}; use the release that wrote it, or export into another folder"
+            "{0} has schema version {1} and this release reads {2}; use the release that wrote "
+            "it, or export into another folder",
+            path,
+            manifest.schema_version,
+            SCHEMA_VERSION,
         )
     return manifest
 
@@ -161,14 +166,18 @@ def newest_release(repository: Path) -> Release:
     """
     if not repository.is_dir():
         raise SetupError(
-            f"there is no model repository at {repository}; make one by "
-            f"`wanwu export starter --output {repository}`, or name another by --model-repository"
+            "there is no model repository at {0}; make one by `wanwu export starter --output "
+            "{1}`, or name another by --model-repository",
+            repository,
+            repository,
         )
     manifest = read_manifest(repository)
     if manifest is None or not manifest.releases:
         raise SetupError(
-            f"{repository} holds no exported model (no {MANIFEST}); "
-            f"run `wanwu export starter --output {repository}`"
+            "{0} holds no exported model (no {1}); run `wanwu export starter --output {2}`",
+            repository,
+            MANIFEST,
+            repository,
         )
     return manifest.releases[str(manifest.newest)]
 
@@ -187,15 +196,17 @@ def check_repository(repository: Path) -> Release:
         stray = max(version_folders(repository / model), default=0)
         if stray > version:
             raise SetupError(
-                f"{repository / model / str(stray)} was left by an interrupted command and Triton "
-                f"would serve it in place of version {version}; run `wanwu repository prune`, "
-                "or repeat that command"
+                "{0} was left by an interrupted command and Triton would serve it in place of "
+                "version {1}; run `wanwu repository prune`, or repeat that command",
+                repository / model / str(stray),
+                version,
             )
     for folder in sorted(repository.glob("label_bank*")):
         if folder.is_dir() and folder.name not in newest.served:
             raise SetupError(
-                f"{folder} is of no bank that is published and Triton would load it; "
-                "run `wanwu repository prune`"
+                "{0} is of no bank that is published and Triton would load it; run `wanwu "
+                "repository prune`",
+                folder,
             )
     return newest
 
@@ -227,17 +238,28 @@ def check_file(path: Path, published: File) -> None:
     try:
         found = describe_file(path)
     except FileNotFoundError as error:
-        raise SetupError(f"{path} is missing although {MANIFEST} lists it; {again}") from error
+        raise SetupError(
+            "{0} is missing although {1} lists it; {2}", path, MANIFEST, again
+        ) from error
     except OSError as error:
-        raise SetupError(f"{path} cannot be read: {error}; {again}") from error
+        raise SetupError("{0} cannot be read: {1}; {2}", path, error, again) from error
     if found.bytes != published.bytes:
         raise SetupError(
-            f"{path} has {found.bytes} bytes and {MANIFEST} says {published.bytes}; {again}"
+            "{0} has {1} bytes and {2} says {3}; {4}",
+            path,
+            found.bytes,
+            MANIFEST,
+            published.bytes,
+            again,
         )
     if found.sha256 != published.sha256:
         raise SetupError(
-            f"{path} has SHA-256 {found.sha256[:12]}… and {MANIFEST} says "
-            f"{published.sha256[:12]}…; {again}"
+            "{0} has SHA-256 {1}… and {2} says {3}…; {4}",
+            path,
+            found.sha256[:12],
+            MANIFEST,
+            published.sha256[:12],
+            again,
         )
 
 

@@ -33,11 +33,13 @@ def sample_photos() -> list[Path]:
     for package, name in _PHOTOS:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
-            raise SetupError(f"the demo's photographs need package {package}; run: {INSTALL_DEMO}")
+            raise SetupError(
+                "the demo's photographs need package {0}; run: {1}", package, INSTALL_DEMO
+            )
         photo = Path(found.origin).parent / name
         if not photo.is_file():
             raise SetupError(
-                f"package {package} carries no {name}; install the version in constraints.txt"
+                "package {0} carries no {1}; install the version in constraints.txt", package, name
             )
         photos.append(photo)
     return photos

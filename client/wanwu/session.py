@@ -30,6 +30,7 @@ from wanwu.bank import (
 )
 from wanwu.cache import FileCache
 from wanwu.calls import Alone, Compute, Infer, ListModels, Pause, Steps, Together
+from wanwu.catalog import Message, message_of
 from wanwu.channel import ModelMissingError
 from wanwu.contract import Contract, Image
 from wanwu.deadline import Deadline
@@ -210,9 +211,13 @@ class Session:
         for bank in banks:
             if bank.contract.fingerprint != contract.fingerprint:
                 raise _Stale(
-                    f"bank {bank.contract.bank.name!r} has fingerprint "
-                    f"{bank.contract.fingerprint} and bank {contract.bank.name!r} has "
-                    f"{contract.fingerprint}"
+                    Message(
+                        "bank {0} has fingerprint {1} and bank {2} has {3}",
+                        repr(bank.contract.bank.name),
+                        bank.contract.fingerprint,
+                        repr(contract.bank.name),
+                        contract.fingerprint,
+                    )
                 )
         if len(banks) == 1:
             bank = banks[0]
@@ -244,7 +249,9 @@ class Session:
             contract, contract_json = yield from fetch_contract(name, timeout_s=deadline.left_s())
         except ModelMissingError as error:
             served = ", ".join((yield from self.banks())) or "none"
-            raise type(error)(f"{error}. Banks served: {served}", error.model) from error
+            raise type(error)(
+                Message("{0}. Banks served: {1}", error, served), error.model
+            ) from error
         kept = self._banks.get(name)
         bank = kept[0] if kept is not None and kept[0].contract_json == contract_json else None
         if bank is None:
@@ -252,7 +259,7 @@ class Session:
         if bank is None:
             bank = yield from fetch_bank(name, contract, contract_json, timeout_s=deadline.left_s())
             if bank is None:
-                raise _Stale(f"bank {name!r} changed while it was read")
+                raise _Stale(Message("bank {0} changed while it was read", repr(name)))
             self._cache.write_bank(bank)
         self._banks = {**self._banks, name: (bank, time.monotonic())}
         return bank
@@ -373,7 +380,7 @@ _OUTPUTS = ("EMBEDDING", "FINGERPRINT")
 
 def _why(stale: _Stale, deadline: Deadline) -> ModelError:
     """Return the error of an answer that never came: the tower's own, or a disagreement."""
-    return stale.refusal or deadline.disagreed(str(stale))
+    return stale.refusal or deadline.disagreed(message_of(stale))
 
 
 def _embeddings(call: Together, contract: Contract) -> Steps[list[Floats]]:
@@ -381,13 +388,18 @@ def _embeddings(call: Together, contract: Contract) -> Steps[list[Floats]]:
     try:
         answers = yield call
     except ModelError as error:
-        raise _Stale(str(error), error) from error
+        raise _Stale(message_of(error), error) from error
     for infer, outputs in zip(call.calls, answers, strict=True):
         fingerprints = np.unique(outputs["FINGERPRINT"]).tolist()
         if fingerprints != [contract.fingerprint]:
             raise _Stale(
-                f"{infer.model} answered with fingerprint {fingerprints} and bank "
-                f"{contract.bank.name!r} has {contract.fingerprint}"
+                Message(
+                    "{0} answered with fingerprint {1} and bank {2} has {3}",
+                    infer.model,
+                    fingerprints,
+                    repr(contract.bank.name),
+                    contract.fingerprint,
+                )
             )
     return [outputs["EMBEDDING"] for outputs in answers]
 

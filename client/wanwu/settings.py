@@ -58,8 +58,9 @@ def _timeout(given: float | None) -> float:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise InputError(
-            f"the timeout is {value!r}; expected a positive number of seconds "
-            "(WANWU_TIMEOUT_S or timeout_s)"
+            "the timeout is {0}; expected a positive number of seconds (WANWU_TIMEOUT_S or "
+            "timeout_s)",
+            repr(value),
         )
     return seconds
 
@@ -67,7 +68,7 @@ def _timeout(given: float | None) -> float:
 def _tls() -> Tls | None:
     wanted = os.environ.get("WANWU_TLS", "")
     if wanted not in ("", "0", "1"):
-        raise InputError(f"WANWU_TLS is {wanted!r}; expected 1 for TLS, or 0")
+        raise InputError("WANWU_TLS is {0}; expected 1 for TLS, or 0", repr(wanted))
     ca, cert, key = (os.environ.get(f"WANWU_TLS_{name}") or None for name in ("CA", "CERT", "KEY"))
     return Tls(ca=ca, cert=cert, key=key) if wanted == "1" or ca or cert or key else None
 

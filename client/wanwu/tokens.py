@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from wanwu.catalog import Message
 from wanwu.contract import Text
 from wanwu.errors import LabelError, ModelError
 
@@ -22,8 +23,10 @@ def load_tokenizer(data: bytes) -> Tokenizer:
         return Tokenizer.from_str(data.decode())
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(
-            f"the server's TOKENIZER ({len(data)} bytes) cannot be read: {error}; "
-            "export the model again, or install a newer `tokenizers`"
+            "the server's TOKENIZER ({0} bytes) cannot be read: {1}; export the model again, or "
+            "install a newer `tokenizers`",
+            len(data),
+            error,
         ) from error
 
 
@@ -44,11 +47,15 @@ def tokenize(tokenizer: Tokenizer, labels: Sequence[str], text: Text) -> list[li
     for label, row in zip(labels, rows, strict=True):
         if len(row) > text.max_length:
             raise LabelError(
-                f"label {label[:20]!r}… is {len(row)} tokens and the model reads "
-                f"{text.max_length}; shorten it"
+                "label {0}… is {1} tokens and the model reads {2}; shorten it",
+                repr(label[:20]),
+                len(row),
+                text.max_length,
             )
         if len(row) <= empty:
-            raise LabelError(f"label {label!r} has no character the model can read; change it")
+            raise LabelError(
+                "label {0} has no character the model can read; change it", repr(label)
+            )
     return rows
 
 
@@ -73,14 +80,19 @@ def doubts(tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[
     alike: dict[tuple[int, ...], list[str]] = {}
     for label, row in zip(labels, rows, strict=True):
         alike.setdefault(tuple(row), []).append(label)
-    sentences = []
+    sentences: list[str] = []
     if unread:
         sentences.append(
-            f"the model knows no character of {_some(unread)}; "
-            "such a label's score means little: use another word for it"
+            Message(
+                "the model knows no character of {0}; such a label's score means little: use "
+                "another word for it",
+                _some(unread),
+            )
         )
     sentences += [
-        f"the model reads {_some(group)} as one text and scores them alike; keep one of them"
+        Message(
+            "the model reads {0} as one text and scores them alike; keep one of them", _some(group)
+        )
         for group in alike.values()
         if len(group) > 1
     ]
@@ -95,4 +107,4 @@ def _ids_of_unknown(tokenizer: Tokenizer) -> set[int]:
 
 def _some(labels: Sequence[str]) -> str:
     shown = "、".join(labels[:10])
-    return shown if len(labels) <= 10 else f"{shown} and {len(labels) - 10} more"
+    return shown if len(labels) <= 10 else Message("{0} and {1} more", shown, len(labels) - 10)

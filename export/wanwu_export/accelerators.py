@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx_ir
 from onnx_ir import DataType
 
+from wanwu.catalog import Message
 from wanwu.errors import ModelError
 
 
@@ -57,9 +58,13 @@ def check_accelerators(path: Path, side: str, precision: str) -> None:
     for accelerator in GPU[side]:
         for reason in _refusals(graph, accelerator):
             raise ModelError(
-                f"{accelerator.name}, which may run the {side} tower in {precision} on GPU nodes, "
-                f"cannot take its graph: {reason}; nothing was published. Export the tower in "
-                "int8 for CPU nodes, or report the model: the export should have avoided this node"
+                "{0}, which may run the {1} tower in {2} on GPU nodes, cannot take its graph: "
+                "{3}; nothing was published. Export the tower in int8 for CPU nodes, or report "
+                "the model: the export should have avoided this node",
+                accelerator.name,
+                side,
+                precision,
+                reason,
             )
 
 
@@ -69,9 +74,17 @@ def _refusals(graph: onnx_ir.Graph, accelerator: Accelerator) -> Iterator[str]:
         for node in value.consumers() if allowed else ():
             if node.op_type not in (allowed or ()):
                 yield (
-                    f"node {node.name!r} ({node.op_type}) reads {value.name} as "
-                    f"{value.dtype}, which only {', '.join(sorted(allowed or ()))} may"
+                    Message(
+                        "node {0} ({1}) reads {2} as {3}, which only {4} may",
+                        repr(node.name),
+                        node.op_type,
+                        value.name,
+                        value.dtype,
+                        ", ".join(sorted(allowed or ())),
+                    )
                 )
     for node in graph.all_nodes():
         if node.op_type in accelerator.missing:
-            yield f"node {node.name!r} is a {node.op_type}, which it does not have"
+            yield Message(
+                "node {0} is a {1}, which it does not have", repr(node.name), node.op_type
+            )

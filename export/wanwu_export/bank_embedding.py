@@ -105,7 +105,7 @@ def _lock(rows: BinaryIO, work: Path) -> None:
         fcntl.flock(rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SetupError(
-            f"another export is embedding the same label bank in {work}; wait for it, or stop it"
+            "another export is embedding the same label bank in {0}; wait for it, or stop it", work
         ) from error
 
 
@@ -149,6 +149,8 @@ def _remove_stale(work: Path, name: str) -> None:
 def _check_width(width: int, dim: int) -> None:
     if width != dim:
         raise ModelError(
-            f"the text tower gives embeddings of {width} numbers and the model's contract says "
-            f"{dim}; the two towers are not of one model: check the checkpoint"
+            "the text tower gives embeddings of {0} numbers and the model's contract says {1}; "
+            "the two towers are not of one model: check the checkpoint",
+            width,
+            dim,
         )

@@ -65,8 +65,10 @@ class BankBuilder:
                 self.tower.check([template.replace(SLOT, c.label) for c in plan.concepts])
             except LabelError as error:
                 raise LabelError(
-                    f"bank {plan.name!r}, template {template!r}: {error}, or choose other "
-                    "--templates, such as bare"
+                    "bank {0}, template {1}: {2}, or choose other --templates, such as bare",
+                    repr(plan.name),
+                    repr(template),
+                    error,
                 ) from error
 
     def templates(self, plan: BankPlan) -> Templates:
@@ -153,7 +155,10 @@ def published_plan(repository: Path, release: Release, name: str) -> BankPlan:
     known = release.banks.get(name)
     if known is None:
         raise InputError(
-            f"there is no bank {name!r} in {repository}; it has {', '.join(release.banks)}"
+            "there is no bank {0} in {1}; it has {2}",
+            repr(name),
+            repository,
+            ", ".join(release.banks),
         )
     path = model_file(repository, release, bank_model(name))
     bank = read_bank(path).contract.bank

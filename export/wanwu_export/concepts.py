@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanwu.catalog import Message
 from wanwu.errors import LabelError
 from wanwu.labels import check_label
 from wanwu.textfile import read_utf8
@@ -109,8 +110,9 @@ def _read(path: Path, passed_over: Sequence[str] = ()) -> ConceptFile:
     kind = path.suffix.lower()
     if kind != ".txt" and kind not in _DELIMITERS:
         raise LabelError(
-            f"{path} is neither .txt (one label a line) nor .csv or .tsv (with a header row); "
-            "save it as one of these, in UTF-8"
+            "{0} is neither .txt (one label a line) nor .csv or .tsv (with a header row); save it "
+            "as one of these, in UTF-8",
+            path,
         )
     text = read_utf8(path, "label file", LabelError)
     rows = list(_rows(path, text))
@@ -121,15 +123,17 @@ def _read(path: Path, passed_over: Sequence[str] = ()) -> ConceptFile:
         rows = rows[1:]
     if len(rows) > MAX_LABELS:
         raise LabelError(
-            f"{path} has {len(rows):,} rows of labels; a bank holds at most {MAX_LABELS:,}: "
-            "split it into several banks"
+            "{0} has {1} rows of labels; a bank holds at most {2}: split it into several banks",
+            path,
+            f"{len(rows):,}",
+            f"{MAX_LABELS:,}",
         )
     filled = [(line, cells) for line, cells in rows if any(map(str.strip, cells))]
     if not filled:
-        raise LabelError(f"{path} holds no label; write one a line, below the header in a table")
+        raise LabelError("{0} holds no label; write one a line, below the header in a table", path)
     by_label: dict[str, list[tuple[int, Concept]]] = {}
     for line, cells in filled:
-        concept = _concept(columns, cells, f"{path} line {line}")
+        concept = _concept(columns, cells, Message("{0} line {1}", path, line))
         by_label.setdefault(concept.label, []).append((line, concept))
     notes = [
         *_note_empty(rows),
@@ -156,8 +160,11 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise LabelError(
-            f"{path} line {line} is no row of a table: {error}; put a cell that holds "
-            'quotation marks between quotation marks, and double those inside: "13""屏幕"'
+            "{0} line {1} is no row of a table: {2}; put a cell that holds quotation marks "
+            'between quotation marks, and double those inside: "13""屏幕"',
+            path,
+            line,
+            error,
         ) from error
 
 
@@ -166,34 +173,40 @@ def _columns(path: Path, cells: Sequence[str], passed_over: Sequence[str]) -> li
     header = [name.strip() for name in cells]
     while header and not header[-1]:  # spreadsheets leave empty columns at the right
         header.pop()
-    known = f"{', '.join(COLUMNS)} (or {', '.join(_CHINESE)})"
+    known = Message("{0} (or {1})", ", ".join(COLUMNS), ", ".join(_CHINESE))
     columns = [_CHINESE.get(name, name) for name in header]
     for name, column in zip(header, columns, strict=True):
         if column not in COLUMNS and column not in passed_over:
             raise LabelError(
-                f"{path} has a column {name!r}; its first row must name the columns, and those "
-                f"read are {known}: rename or remove it"
+                "{0} has a column {1}; its first row must name the columns, and those read are "
+                "{2}: rename or remove it",
+                path,
+                repr(name),
+                known,
             )
         if columns.count(column) > 1:
-            raise LabelError(f"{path} has the column {column!r} twice; remove one of them")
+            raise LabelError("{0} has the column {1} twice; remove one of them", path, repr(column))
     if "label" not in columns:
-        raise LabelError(f"{path} has no column 'label' in its first row; expected {known}")
+        raise LabelError("{0} has no column 'label' in its first row; expected {1}", path, known)
     return columns
 
 
 def _concept(columns: Sequence[str], cells: Sequence[str], place: str) -> Concept:
     if any(map(str.strip, cells[len(columns) :])):
         raise LabelError(
-            f"{place} has {len(cells)} cells and the header {len(columns)}; put a cell that "
-            "holds the delimiter between quotation marks"
+            "{0} has {1} cells and the header {2}; put a cell that holds the delimiter between "
+            "quotation marks",
+            place,
+            len(cells),
+            len(columns),
         )
     row = dict(zip(columns, map(str.strip, cells), strict=False))
     category = row.get("category", "")
     return Concept(
-        label=check_label(row.get("label", ""), f"{place}: the label"),
-        aliases=_split(row.get("aliases", ""), f"{place}: the alias"),
-        category=check_label(category, f"{place}: the category") if category else "",
-        broader=_split(row.get("broader", ""), f"{place}: the broader word"),
+        label=check_label(row.get("label", ""), Message("{0}: the label", place)),
+        aliases=_split(row.get("aliases", ""), Message("{0}: the alias", place)),
+        category=check_label(category, Message("{0}: the category", place)) if category else "",
+        broader=_split(row.get("broader", ""), Message("{0}: the broader word", place)),
         description=_one_line(row.get("description", "")),
     )
 
@@ -206,8 +219,11 @@ def _joined(words: Sequence[str], label: str) -> str:
     for word in words:
         if _SEPARATORS.search(word):
             raise LabelError(
-                f"{word!r}, a word of the label {label!r}, holds a {SEPARATOR}, which separates "
-                "the words of a cell; write it as two words, or without"
+                "{0}, a word of the label {1}, holds a {2}, which separates the words of a cell; "
+                "write it as two words, or without",
+                repr(word),
+                repr(label),
+                SEPARATOR,
             )
     return SEPARATOR.join(words)
 
@@ -221,14 +237,16 @@ def _merge(path: Path, rows: _Rows) -> Concept:
     label = rows[0][1].label
     aliases = dict.fromkeys(alias for _, row in rows for alias in row.aliases)
     aliases.pop(label, None)
-    place = f"{path}: the label {label!r}"
+    place = Message("{0}: the label {1}", path, repr(label))
     return Concept(
         label=label,
         aliases=tuple(aliases),
-        category=_agreed(f"{place} has the category", [(n, row.category) for n, row in rows]),
+        category=_agreed(
+            Message("{0} has the category", place), [(n, row.category) for n, row in rows]
+        ),
         broader=tuple(dict.fromkeys(word for _, row in rows for word in row.broader)),
         description=_agreed(
-            f"{place} has the description", [(n, row.description) for n, row in rows]
+            Message("{0} has the description", place), [(n, row.description) for n, row in rows]
         ),
     )
 
@@ -242,8 +260,12 @@ def _agreed(what: str, texts: Iterable[tuple[int, str]]) -> str:
     if len(lines) > 1:
         first, other = list(lines)[:2]
         raise LabelError(
-            f"{what} {first!r:.40} in line {lines[first]} and {other!r:.40} in line "
-            f"{lines[other]}; keep one of them"
+            "{0} {1} in line {2} and {3} in line {4}; keep one of them",
+            what,
+            f"{first!r:.40}",
+            lines[first],
+            f"{other!r:.40}",
+            lines[other],
         )
     return next(iter(lines), "")
 
@@ -251,7 +273,9 @@ def _agreed(what: str, texts: Iterable[tuple[int, str]]) -> str:
 def _note_empty(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[str]:
     lines = [str(line) for line, cells in rows if not any(map(str.strip, cells))]
     if lines:
-        yield f"empty rows were left out: {len(lines):,}, in lines {_some(lines)}"
+        yield Message(
+            "empty rows were left out: {0}, in lines {1}", f"{len(lines):,}", _some(lines)
+        )
 
 
 def _note_merged(by_label: Mapping[str, _Rows]) -> Iterator[str]:
@@ -261,7 +285,7 @@ def _note_merged(by_label: Mapping[str, _Rows]) -> Iterator[str]:
         if len(rows) > 1
     ]
     if repeated:
-        yield f"labels came more than once and their rows were merged: {_some(repeated)}"
+        yield Message("labels came more than once and their rows were merged: {0}", _some(repeated))
 
 
 def _note_shared(by_label: Mapping[str, _Rows]) -> Iterator[str]:
@@ -274,8 +298,10 @@ def _note_shared(by_label: Mapping[str, _Rows]) -> Iterator[str]:
     shared = [_place(name, lines.values()) for name, lines in owners.items() if len(lines) > 1]
     if shared:
         yield (
-            f"names belong to several labels, which the model cannot tell apart by them: "
-            f"{_some(shared)}"
+            Message(
+                "names belong to several labels, which the model cannot tell apart by them: {0}",
+                _some(shared),
+            )
         )
 
 
@@ -290,8 +316,11 @@ def _note_unsplit(by_label: Mapping[str, _Rows]) -> Iterator[str]:
     ]
     if doubtful:
         yield (
-            f"each of these is one alias, since aliases are separated by {SEPARATOR}: "
-            f"{_some(doubtful)}"
+            Message(
+                "each of these is one alias, since aliases are separated by {0}: {1}",
+                SEPARATOR,
+                _some(doubtful),
+            )
         )
 
 
@@ -301,4 +330,8 @@ def _place(name: str, lines: Iterable[int]) -> str:
 
 def _some(parts: Sequence[str]) -> str:
     shown = ", ".join(parts[:_NAMED])
-    return shown if len(parts) <= _NAMED else f"{shown} and {len(parts) - _NAMED:,} more"
+    return (
+        shown
+        if len(parts) <= _NAMED
+        else Message("{0} and {1} more", shown, f"{len(parts) - _NAMED:,}")
+    )

@@ -105,7 +105,8 @@ def _check_finite(concepts: Sequence[Concept], rows: Sequence[Floats]) -> None:
     for concept, row in zip(concepts, rows, strict=True):
         if not np.isfinite(row).all():
             raise ModelError(
-                f"the text tower gave no finite embedding for label {concept.label!r} or its "
-                "other texts; its weights are damaged or overflow: "
-                "check the checkpoint, and export the text tower in fp32"
+                "the text tower gave no finite embedding for label {0} or its other texts; its "
+                "weights are damaged or overflow: check the checkpoint, and export the text tower "
+                "in fp32",
+                repr(concept.label),
             )

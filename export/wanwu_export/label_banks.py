@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from wanwu.bank import bank_model
+from wanwu.catalog import Message
 from wanwu.errors import InputError
 from wanwu.repository import (
     Release,
@@ -113,10 +114,10 @@ def build(
         plan = _dated(plan, builder, repository, release)
         builder.check(plan)
         _warn_of_unreadable(plan, builder)
-        step(f"label bank {plan.name}")
+        step(Message("label bank {0}", plan.name))
         banks = {**release.banks, plan.name: builder.build(plan, workshop, progress)}
         step("hash and publish")
-        draft = msgspec.structs.replace(release, what=f"bank {plan.name}", banks=banks)
+        draft = msgspec.structs.replace(release, what=Message("bank {0}", plan.name), banks=banks)
         return workshop.commit(draft, keep=keep)
 
 
@@ -141,8 +142,10 @@ def published_concepts(repository: Path, bank: str) -> list[Concept]:
     release = _kept_release(repository, bank, version) if at else newest_release(repository)
     if name not in release.banks:
         raise InputError(
-            f"there is no bank {bank!r} in {repository}; "
-            f"it has {', '.join(f'{known}{at}{version}' for known in release.banks)}"
+            "there is no bank {0} in {1}; it has {2}",
+            repr(bank),
+            repository,
+            ", ".join(f"{known}{at}{version}" for known in release.banks),
         )
     path = model_file(repository, release, bank_model(name)).with_name(LABELS_FILE)
     check_file(path, release.files[path.relative_to(repository).as_posix()])
@@ -225,7 +228,10 @@ def _kept_release(repository: Path, bank: str, version: str) -> Release:
     releases = manifest.releases if manifest else {}
     if version not in releases:
         raise InputError(
-            f"{bank!r} names version {version!r}, which {repository} does not keep; "
-            f"it has {', '.join(sorted(releases, key=int))}"
+            "{0} names version {1}, which {2} does not keep; it has {3}",
+            repr(bank),
+            repr(version),
+            repository,
+            ", ".join(sorted(releases, key=int)),
         )
     return releases[version]

@@ -61,7 +61,10 @@ def read_bank(path: Path) -> StoredBank:
         )
     except (OSError, KeyError, IndexError, DecodeError) as error:
         raise SetupError(
-            f"{path} is no label bank ({type(error).__name__}: {error}); export the model again"
+            "{0} is no label bank ({1}: {2}); export the model again",
+            path,
+            type(error).__name__,
+            error,
         ) from error
 
 

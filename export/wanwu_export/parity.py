@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from wanwu.catalog import Message
 from wanwu.contract import Calibration
 from wanwu.embedded.cuda import cuda_session
 from wanwu.errors import ModelError
@@ -92,24 +93,39 @@ class Gate:
             theirs = self._original.pixel_values(picture)
             if theirs.shape != ours.shape:
                 raise _refusal(
-                    f"picture '{name}' reaches the tower as {list(ours.shape)} and the "
-                    f"checkpoint's own processor makes {list(theirs.shape)}"
+                    Message(
+                        "picture '{0}' reaches the tower as {1} and the checkpoint's own "
+                        "processor makes {2}",
+                        name,
+                        list(ours.shape),
+                        list(theirs.shape),
+                    )
                 )
             levels = float(((theirs - ours).abs() / level).max())
             most = float(np.maximum(most, levels))
             if not levels <= MOST_LEVELS:
                 raise _refusal(
-                    f"picture '{name}' is prepared {levels:.1f} of 255 levels away from the "
-                    f"checkpoint's own processor (at most {MOST_LEVELS:.0f}): its size, resample "
-                    "filter, mean or std is read wrongly"
+                    Message(
+                        "picture '{0}' is prepared {1} of 255 levels away from the "
+                        "checkpoint's own processor (at most {2}): its size, resample filter, "
+                        "mean or std is read wrongly",
+                        name,
+                        f"{levels:.1f}",
+                        f"{MOST_LEVELS:.0f}",
+                    )
                 )
         for kind, ours_ids, their_ids in zip(
             self._kinds, self._rows, self._original.token_ids(list(TEXTS.values())), strict=True
         ):
             if list(their_ids) != list(ours_ids):
                 raise _refusal(
-                    f"text '{kind}' becomes tokens {list(ours_ids)[:8]} and the checkpoint's own "
-                    f"tokenizer gives {list(their_ids)[:8]}"
+                    Message(
+                        "text '{0}' becomes tokens {1} and the checkpoint's own tokenizer "
+                        "gives {2}",
+                        kind,
+                        list(ours_ids)[:8],
+                        list(their_ids)[:8],
+                    )
                 )
         return round(most, 3)
 
@@ -154,8 +170,12 @@ class Gate:
         wrong = [self._pictures[row] for row in rows if lead[row] > TIE_COSINE]
         if wrong:
             raise _refusal(
-                f"another label than the original's comes first for {len(wrong)} of {len(rows)} "
-                f"pictures ({', '.join(wrong)})"
+                Message(
+                    "another label than the original's comes first for {0} of {1} pictures ({2})",
+                    len(wrong),
+                    len(rows),
+                    ", ".join(wrong),
+                )
             )
         difference = self._probabilities_apart(cosines)
         exact = (tower.precision.image, tower.precision.text) == ("fp32", "fp32")
@@ -163,8 +183,12 @@ class Gate:
         apart = difference if exact else self._probabilities_apart(theirs)
         if not apart <= MOST_PROBABILITY:
             raise _refusal(
-                f"probabilities differ by {apart:.4f} (at most {MOST_PROBABILITY}): the logit "
-                "scale or bias is read wrongly"
+                Message(
+                    "probabilities differ by {0} (at most {1}): the logit scale or bias is "
+                    "read wrongly",
+                    f"{apart:.4f}",
+                    MOST_PROBABILITY,
+                )
             )
         return Answers(pictures=len(rows), ties=ties, largest_difference=round(difference, 6))
 
@@ -200,19 +224,31 @@ class Gate:
         for place, embeddings, fingerprints in _run_all(path, precision, inputs, places, gpu):
             if (fingerprints != self._tower.fingerprint).any():
                 raise ModelError(
-                    f"{path} answers fingerprint {fingerprints[0]}, "
-                    f"expected {self._tower.fingerprint}"
+                    "{0} answers fingerprint {1}, expected {2}",
+                    path,
+                    fingerprints[0],
+                    self._tower.fingerprint,
                 )
             if embeddings.shape[1:] != expected.shape[1:]:
                 raise _refusal(
-                    f"the {side} tower gives {embeddings.shape[1]} numbers and the original "
-                    f"{expected.shape[1]}"
+                    Message(
+                        "the {0} tower gives {1} numbers and the original {2}",
+                        side,
+                        embeddings.shape[1],
+                        expected.shape[1],
+                    )
                 )
             lengths = np.linalg.norm(embeddings, axis=1)
             if (np.abs(lengths - 1) > LENGTH_ERROR).any():
                 raise _refusal(
-                    f"the {side} tower in {precision} gives embeddings of length "
-                    f"{lengths.min():.4f} to {lengths.max():.4f}, and they must have length 1"
+                    Message(
+                        "the {0} tower in {1} gives embeddings of length {2} to {3}, and they "
+                        "must have length 1",
+                        side,
+                        precision,
+                        f"{lengths.min():.4f}",
+                        f"{lengths.max():.4f}",
+                    )
                 )
             # Not min(): it would drop a NaN, and with it a tower that answers NaN.
             np.minimum.at(least, place, (embeddings * expected[place]).sum(1))
@@ -223,8 +259,15 @@ class Gate:
         if not least.min() >= required:
             worst = names[int(np.argmin(np.nan_to_num(least, nan=-1.0)))]
             raise _refusal(
-                f"the {side} tower in {precision} is too far from the original: least cosine "
-                f"{least.min():.6f} (at least {required}), worst on '{worst}'"
+                Message(
+                    "the {0} tower in {1} is too far from the original: least cosine {2} (at "
+                    "least {3}), worst on '{4}'",
+                    side,
+                    precision,
+                    f"{least.min():.6f}",
+                    required,
+                    worst,
+                )
             )
         return TowerParity(
             precision=precision,
@@ -278,24 +321,30 @@ def _session(path: Path, rounded: bool) -> onnxruntime.InferenceSession:
 
 def report(parity: Parity) -> list[tuple[str, str]]:
     """Give a parity report as rows of a table: what was compared, and the figure."""
-    rows = [("pixels, at most", f"{parity.pixel_levels:.2f} of 255 levels apart")]
+    rows: list[tuple[str, str]] = [
+        ("pixels, at most", Message("{0} of 255 levels apart", f"{parity.pixel_levels:.2f}"))
+    ]
     for side, checks in parity.towers.items():
         for check in checks:
             kind = min(check.cosines, key=lambda name: check.cosines[name])
             rows.append(
                 (
-                    f"{side} tower, {check.precision}",
-                    f"cosine at least {check.least_cosine:.6f} ('{kind}')",
+                    Message("{0} tower, {1}", side, check.precision),
+                    Message("cosine at least {0} ('{1}')", f"{check.least_cosine:.6f}", kind),
                 )
             )
     devices = dict.fromkeys(check.device for checks in parity.towers.values() for check in checks)
     rows.append(("compared on", ", ".join(devices)))
     answers = parity.answers
-    tied = f", {answers.ties} of them ties" if answers.ties else ""
-    rows.append(("best label", f"the same for {answers.pictures} pictures{tied}"))
-    rows.append(("probabilities", f"at most {answers.largest_difference:.6f} apart"))
+    same = Message("the same for {0} pictures", answers.pictures)
+    if answers.ties:
+        same = Message("{0}, {1} of them ties", same, answers.ties)
+    rows.append(("best label", same))
+    rows.append(
+        ("probabilities", Message("at most {0} apart", f"{answers.largest_difference:.6f}"))
+    )
     return rows
 
 
 def _refusal(why: str) -> ModelError:
-    return ModelError(f"{why}; nothing was published")
+    return ModelError("{0}; nothing was published", why)

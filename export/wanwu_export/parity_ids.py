@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from wanwu.catalog import Message
 from wanwu.contract import Text
 from wanwu.errors import ModelError
 from wanwu.rank import Floats
@@ -36,14 +37,16 @@ def check_any_ids(
         try:
             embeddings, found = run(ids)
         except Exception as error:  # onnxruntime raises its own types
-            raise _refusal(kind, f"fails on them: {error}") from error
+            raise _refusal(kind, Message("fails on them: {0}", error)) from error
         # A row of padding alone has no direction, and no client sends one.
         texts = (ids != text.pad_id).any(axis=1) & np.array(whole)
         if not np.isfinite(embeddings[texts]).all():
             raise _refusal(kind, "answers NaN or infinity")
         expected = [fingerprint if is_whole else 0 for is_whole in whole]
         if found.ravel().tolist() != expected:
-            raise _refusal(kind, f"answers fingerprints {found.ravel().tolist()}, not {expected}")
+            raise _refusal(
+                kind, Message("answers fingerprints {0}, not {1}", found.ravel().tolist(), expected)
+            )
 
 
 def _requests(
@@ -52,17 +55,23 @@ def _requests(
     """Yield kinds of requests: a name, INT64 [N, L], and which rows are to be accepted."""
     for id in (-1, vocabulary, _INT64.min, _INT64.max):
         changed = [*row[:-1], id]
-        yield f"id {id} beside good ones", np.array([row, changed, row]), [True, False, True]
+        yield (
+            Message("id {0} beside good ones", id),
+            np.array([row, changed, row]),
+            [True, False, True],
+        )
     longest = text.max_length
     for length in (0, 1, longest, longest + 1, 8 * longest):
         padding = np.full((2, length), text.pad_id, dtype=np.int64)
-        yield f"{length} ids of padding", padding, [True, True]
+        yield Message("{0} ids of padding", length), padding, [True, True]
         words = np.full((2, length), row[0], dtype=np.int64)
-        yield f"{length} ids", words, [length <= longest or row[0] == text.pad_id] * 2
+        yield Message("{0} ids", length), words, [length <= longest or row[0] == text.pad_id] * 2
 
 
 def _refusal(kind: str, why: str) -> ModelError:
     return ModelError(
-        f"the text tower does not take any ids: with {kind} it {why}; one bad request would fail "
-        "the others of its batch; nothing was published"
+        "the text tower does not take any ids: with {0} it {1}; one bad request would fail the "
+        "others of its batch; nothing was published",
+        kind,
+        why,
     )

@@ -39,9 +39,11 @@ def read_precision(text: str) -> Precision:
         tower, _, precision = (piece.strip() for piece in part.partition("="))
         if tower not in TOWERS or precision not in PRECISIONS or tower in chosen:
             raise InputError(
-                f"--precision {text!r} cannot be read at {part!r}; expected one of "
-                f"{', '.join(PRECISIONS)}, or a precision for each tower such as "
-                "image=int8,text=fp32"
+                "--precision {0} cannot be read at {1}; expected one of {2}, or a precision for "
+                "each tower such as image=int8,text=fp32",
+                repr(text),
+                repr(part),
+                ", ".join(PRECISIONS),
             )
         chosen[tower] = precision
     return Precision(image=chosen.get("image", "fp32"), text=chosen.get("text", "fp32"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from wanwu.catalog import Message
 from wanwu.contract import SCHEMA_VERSION as CONTRACT_VERSION
 from wanwu.contract import Bank, Calibration, Contract
 from wanwu.repository import Describe, Parity, Release, TowerParity
@@ -61,7 +62,7 @@ def publish(
             builder.check(plan)
         released = {}
         for plan in plans:
-            step(f"label bank {plan.name}")
+            step(Message("label bank {0}", plan.name))
             released[plan.name] = builder.build(plan, workshop, progress)
         step("hash and publish")
         draft = Release(
@@ -99,18 +100,18 @@ def _convert(tower: DualTower, workshop: Workshop, step: Step, gpu: str | None) 
     folders = {side: workshop.stage(f"{side}_encoder") for side in towers}
     checks: dict[str, tuple[TowerParity, ...]] = {}
     for side, (write, check, _) in towers.items():
-        step(f"{side} tower to ONNX")
+        step(Message("{0} tower to ONNX", side))
         write(tower, folders[side] / MODEL_FILE)
         give_back(tower)
-        step(f"{side} tower against the original")
+        step(Message("{0} tower against the original", side))
         checks[side] = (check(folders[side] / MODEL_FILE, "fp32"),)
         give_back(tower)
     for side, (_, check, precision) in towers.items():
         if precision != "fp32":
-            step(f"{side} tower to {precision}")
+            step(Message("{0} tower to {1}", side, precision))
             _lower(folders[side], precision)
             give_back(tower)
-            step(f"{side} tower in {precision} against the original")
+            step(Message("{0} tower in {1} against the original", side, precision))
             checks[side] += (check(folders[side] / MODEL_FILE, precision),)
             give_back(tower)
     return Parity(pixel_levels=levels, towers=checks, answers=gate.check_answers())

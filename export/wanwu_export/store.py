@@ -165,9 +165,12 @@ class Workshop:
                 found = self.newest.fingerprint
             if found != release.fingerprint:
                 raise ModelError(
-                    f"{model} has fingerprint {found} and the towers it would be served with have "
-                    f"{release.fingerprint}; nothing was published. They are of different "
-                    "exports: build the bank anew for this model, or export the model again"
+                    "{0} has fingerprint {1} and the towers it would be served with have {2}; "
+                    "nothing was published. They are of different exports: build the bank anew "
+                    "for this model, or export the model again",
+                    model,
+                    found,
+                    release.fingerprint,
                 )
 
     def _is_whole(self) -> bool:
@@ -226,9 +229,12 @@ class Workshop:
             _delete(folder)
         except OSError as error:
             raise SetupError(
-                f"version {self.manifest.newest} is what {self.repository} serves, but {folder}, "
-                f"which no version needs, cannot be removed: {error}; see to its permissions and "
-                "run `wanwu repository prune`"
+                "version {0} is what {1} serves, but {2}, which no version needs, cannot be "
+                "removed: {3}; see to its permissions and run `wanwu repository prune`",
+                self.manifest.newest,
+                self.repository,
+                folder,
+                error,
             ) from error
 
     def _lay_out_configs(self) -> None:
@@ -253,7 +259,9 @@ def writing(repository: Path) -> Iterator[Workshop]:
     """
     try:
         if repository.is_file():
-            raise SetupError(f"{repository} is a file; expected a folder: name another by --output")
+            raise SetupError(
+                "{0} is a file; expected a folder: name another by --output", repository
+            )
         made = [folder for folder in (repository, *repository.parents) if not folder.exists()]
         repository.mkdir(parents=True, exist_ok=True)
         was_empty = not any(repository.iterdir())
@@ -274,8 +282,10 @@ def writing(repository: Path) -> Iterator[Workshop]:
                     _remove_made(repository, made)
     except OSError as error:
         raise SetupError(
-            f"{repository} cannot be written: {error}; nothing was published. "
-            "Check its permissions and the free space, or name another folder"
+            "{0} cannot be written: {1}; nothing was published. Check its permissions and the "
+            "free space, or name another folder",
+            repository,
+            error,
         ) from error
 
 
@@ -363,7 +373,7 @@ def _lock(descriptor: int, repository: Path) -> None:
         held = False
     if not held:  # or of a file that its holder has removed: a third process may make it anew
         raise SetupError(
-            f"another command is writing to {repository}; wait for it, or name another folder"
+            "another command is writing to {0}; wait for it, or name another folder", repository
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanwu.catalog import Message
 from wanwu.errors import LabelError
 from wanwu.textfile import read_utf8
 
@@ -49,8 +50,9 @@ def load_templates(name_or_path: str) -> Templates:
         return Templates(path.name, _read(path))
     if name_or_path not in built_in_templates():
         raise LabelError(
-            f"there are no templates {name_or_path!r}; choose one of "
-            f"{', '.join(built_in_templates())}, or give the path of a .txt file"
+            "there are no templates {0}; choose one of {1}, or give the path of a .txt file",
+            repr(name_or_path),
+            ", ".join(built_in_templates()),
         )
     return Templates(name_or_path, _read(_HERE / f"{name_or_path}.txt"))
 
@@ -58,15 +60,18 @@ def load_templates(name_or_path: str) -> Templates:
 def _read(path: Path) -> tuple[str, ...]:
     lines: dict[str, int] = {}
     for line, template in _template_lines(path):
-        place = f"{path} line {line}"
+        place = Message("{0} line {1}", path, line)
         _check(template, place)
         if template in lines:
             raise LabelError(
-                f"{place} {template!r} repeats line {lines[template]}; remove one of them"
+                "{0} {1} repeats line {2}; remove one of them",
+                place,
+                repr(template),
+                lines[template],
             )
         lines[template] = line
     if not lines:
-        raise LabelError(f"{path} holds no template; write one a line, such as '这是{{}}'")
+        raise LabelError("{0} holds no template; write one a line, such as '这是{}'", path)
     return tuple(lines)
 
 
@@ -81,11 +86,15 @@ def _check(template: str, place: str) -> None:
     around = template.split(SLOT)
     if any("{" in part or "}" in part for part in around):
         raise LabelError(
-            f"{place} {template!r} holds a brace that is no slot; write the label's place as "
-            "{}, and no other braces"
+            "{0} {1} holds a brace that is no slot; write the label's place as {}, and no other "
+            "braces",
+            place,
+            repr(template),
         )
     if len(around) != 2:
         raise LabelError(
-            f"{place} {template!r} has {len(around) - 1} slots {{}}; expected one, where the "
-            "label goes"
+            "{0} {1} has {2} slots {}; expected one, where the label goes",
+            place,
+            repr(template),
+            len(around) - 1,
         )

@@ -79,8 +79,11 @@ class TextTower:
             found, fingerprints = self._session.run(None, {"INPUT_IDS": ids})
             if (fingerprints != self._fingerprint).any():
                 raise ModelError(
-                    f"{self._path} has fingerprint {fingerprints[0, 0]} and the bank "
-                    f"{self._fingerprint}; they are of different exports: export again"
+                    "{0} has fingerprint {1} and the bank {2}; they are of different exports: "
+                    "export again",
+                    self._path,
+                    fingerprints[0, 0],
+                    self._fingerprint,
                 )
             if embeddings is None:
                 embeddings = np.empty((len(rows), found.shape[1]), dtype=np.float32)

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from wanwu.bank import DEFAULT_BANK, bank_model
+from wanwu.catalog import Message, message_of
 from wanwu.errors import InputError, SetupError, WanwuError
 from wanwu.repository import (
     MANIFEST,
@@ -82,13 +83,15 @@ def rollback(
         models = _differing(newest, target)
         if not models:
             return RolledBack(workshop.manifest.newest, newest, number, unchanged=True)
-        step(f"check the files of version {number}")
+        step(Message("check the files of version {0}", number))
         _check_models(repository, target, models, number)
         for model in models:
             workshop.stage_published(model, target)
         banks = {**target.banks, **_younger_banks(workshop, newest, target, step, progress)}
         step("hash and publish")
-        draft = msgspec.structs.replace(target, what=f"rollback to {number}", banks=banks)
+        draft = msgspec.structs.replace(
+            target, what=Message("rollback to {0}", number), banks=banks
+        )
         done = workshop.commit(draft, keep=keep)
         return RolledBack(done.version, done.release, number, unchanged=False)
 
@@ -108,18 +111,23 @@ def remove_bank(repository: Path, name: str, keep: int = KEEP) -> int:
     newest_release(repository)  # before `writing`, which makes a folder where there is none
     if name == DEFAULT_BANK:
         raise InputError(
-            f"the bank {name!r} cannot be removed, since clients read the model's contract from "
-            f"it; build another in its place: `wanwu labels build FILE --bank {name}`"
+            "the bank {0} cannot be removed, since clients read the model's contract from it; "
+            "build another in its place: `wanwu labels build FILE --bank {1}`",
+            repr(name),
+            name,
         )
     with writing(repository) as workshop:
         newest = workshop.newest
         assert newest is not None  # noqa: S101 - it was there before the lock
         if name not in newest.banks:
             raise InputError(
-                f"there is no bank {name!r} in {repository}; it has {', '.join(newest.banks)}"
+                "there is no bank {0} in {1}; it has {2}",
+                repr(name),
+                repository,
+                ", ".join(newest.banks),
             )
         left = {bank: released for bank, released in newest.banks.items() if bank != name}
-        draft = msgspec.structs.replace(newest, what=f"without bank {name}", banks=left)
+        draft = msgspec.structs.replace(newest, what=Message("without bank {0}", name), banks=left)
         return workshop.commit(draft, keep=keep, without=name).version
 
 
@@ -170,7 +178,10 @@ def _wanted(manifest: Manifest, repository: Path, to: int | None) -> int:
     if to is not None:
         if to not in kept:
             raise InputError(
-                f"{repository} does not keep version {to}; it keeps {names}: name one of these"
+                "{0} does not keep version {1}; it keeps {2}: name one of these",
+                repository,
+                to,
+                names,
             )
         return to
     newest = manifest.releases[str(kept[0])]
@@ -178,9 +189,12 @@ def _wanted(manifest: Manifest, repository: Path, to: int | None) -> int:
         if _differing(newest, manifest.releases[str(number)]):
             return number
     raise InputError(
-        f"{repository} has nothing to go back to: it keeps version {names}, and none before "
-        f"{kept[0]} served another model or other labels. A younger bank stays when going back; a "
-        "removed one is gone from every version: build it again, or export the older model again"
+        "{0} has nothing to go back to: it keeps version {1}, and none before {2} served another "
+        "model or other labels. A younger bank stays when going back; a removed one is gone from "
+        "every version: build it again, or export the older model again",
+        repository,
+        names,
+        kept[0],
     )
 
 
@@ -198,8 +212,10 @@ def _check_models(repository: Path, release: Release, models: Sequence[str], num
             check_file(repository / name, file)
         except SetupError as error:
             raise SetupError(
-                f"version {number} cannot be used, nothing was published: {error}, or choose "
-                "another version; `wanwu repository verify --all` tells which are whole"
+                "version {0} cannot be used, nothing was published: {1}, or choose another "
+                "version; `wanwu repository verify --all` tells which are whole",
+                number,
+                error,
             ) from error
 
 
@@ -214,7 +230,7 @@ def _younger_banks(
     _check_models(workshop.repository, newest, models, workshop.manifest.newest)
     builder = published_builder(workshop.repository, target)
     for name in younger:
-        step(f"label bank {name}")
+        step(Message("label bank {0}", name))
         plan = published_plan(workshop.repository, newest, name)
         younger[name] = builder.build(plan, workshop, progress)
     return younger
@@ -227,7 +243,7 @@ def _damaged(repository: Path, releases: Iterable[Release]) -> dict[str, str]:
         try:
             check_file(repository / name, file)
         except SetupError as error:
-            damaged[name] = str(error)
+            damaged[name] = message_of(error)
     return damaged
 
 
@@ -236,8 +252,11 @@ def _without_configs(repository: Path, newest: Release) -> Iterator[str]:
         for config in static_configs_of(model):
             if not (repository / model / config).is_file():
                 yield (
-                    f"{repository / model / config} is missing and Triton could not run the model; "
-                    "repeat the export, which puts it back"
+                    Message(
+                        "{0} is missing and Triton could not run the model; repeat the "
+                        "export, which puts it back",
+                        repository / model / config,
+                    )
                 )
 
 
@@ -246,16 +265,23 @@ def _strays(repository: Path, newest: Release) -> Iterator[str]:
     for folder in filter(is_model, sorted(repository.iterdir())):
         if folder.name not in newest.served:
             yield (
-                f"{folder} is of no bank that is published and Triton would load it; "
-                "run `wanwu repository prune`"
+                Message(
+                    "{0} is of no bank that is published and Triton would load it; run `wanwu "
+                    "repository prune`",
+                    folder,
+                )
             )
             continue
         served = newest.served[folder.name]
         for version in version_folders(folder):
             if version > served:
                 yield (
-                    f"{folder / str(version)} is of no version that is published and Triton would "
-                    f"serve it in place of version {served}; run `wanwu repository prune`"
+                    Message(
+                        "{0} is of no version that is published and Triton would serve it in "
+                        "place of version {1}; run `wanwu repository prune`",
+                        folder / str(version),
+                        served,
+                    )
                 )
 
 
@@ -274,12 +300,19 @@ def _strangers(
             try:
                 found = _fingerprint(path)
             except WanwuError as error:
-                yield str(error)
+                yield message_of(error)
                 continue
             if found not in (None, release.fingerprint):
                 yield (
-                    f"{path} has fingerprint {found} and {MANIFEST} says {release.fingerprint} of "
-                    f"version {number}: they are of different exports; export again"
+                    Message(
+                        "{0} has fingerprint {1} and {2} says {3} of version {4}: they are of "
+                        "different exports; export again",
+                        path,
+                        found,
+                        MANIFEST,
+                        release.fingerprint,
+                        number,
+                    )
                 )
 
 
@@ -290,6 +323,8 @@ def _fingerprint(path: Path) -> int | None:
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except (OSError, DecodeError) as error:
-        raise SetupError(f"{path} is no ONNX file ({error}); export the model again") from error
+        raise SetupError(
+            "{0} is no ONNX file ({1}); export the model again", path, error
+        ) from error
     found = [tensor for tensor in graph.initializer if tensor.name == "fingerprint"]
     return int(numpy_helper.to_array(found[0]).item()) if found else None

@@ -14,6 +14,7 @@ from locust.env import Environment
 from locust.runners import WORKER_REPORT_INTERVAL
 
 from wanwu.channel import DEFAULT_URL
+from wanwu.cli.language import translate
 from wanwu.errors import InputError
 from wanwu_loadtest.arrivals import KINDS
 from wanwu_loadtest.shapes import SECONDS, SHAPES, Stage, stages
@@ -27,12 +28,13 @@ PREFIX = "WANWU_LOAD_"
 def add_options(parser: LocustArgumentParser) -> None:
     """Add the options. Each may come from the environment: --p95-ms from WANWU_LOAD_P95_MS."""
     group = parser.add_argument_group(
-        "Wanwu's load", "Each may come from the environment: --p95-ms from WANWU_LOAD_P95_MS."
+        translate("Wanwu's load"),
+        translate("Each may come from the environment: --p95-ms from WANWU_LOAD_P95_MS."),
     )
 
-    def option(name: str, **words: Any) -> None:
+    def option(name: str, *, help: str, **words: Any) -> None:
         variable = PREFIX + name.removeprefix("--").replace("-", "_").upper()
-        group.add_argument(name, env_var=variable, **words)
+        group.add_argument(name, env_var=variable, help=translate(help), **words)
 
     option("--shape", choices=sorted(SHAPES), default="steps", help="How the rate goes.")
     option("--rate", type=float, default=40.0, help="Requests per second: the highest of the "
@@ -75,7 +77,9 @@ def settle(environment: Environment) -> None:
     for name in ("batch_size", "max_in_flight", "timeout_s"):
         if not getattr(options, name) > 0:
             told = name.replace("_", "-")
-            raise InputError(f"--{told} is {getattr(options, name):g}; expected more than 0")
+            raise InputError(
+                "--{0} is {1}; expected more than 0", told, f"{getattr(options, name):g}"
+            )
     read_mix(options.mix)
     seconds = float(options.run_time or SECONDS[options.shape])
     options.run_time = seconds
@@ -105,7 +109,7 @@ def planned(options: Any) -> list[Stage]:
 def print_help() -> None:
     """Print every option, ours before locust's."""
     parser = get_empty_argument_parser()
-    parser.description = "Usage: wanwu loadtest [options]"
+    parser.description = translate("Usage: wanwu loadtest [options]")
     add_options(parser)
     setup_parser_arguments(parser)
     parser.print_help()

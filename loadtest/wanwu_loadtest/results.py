@@ -172,11 +172,14 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         try:
             results = msgspec.json.decode(path.read_bytes(), type=cls)
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+            raise InputError("{0}: cannot be read: {1}", path, error.strerror) from error
         except msgspec.DecodeError as error:
-            raise InputError(f"{path} holds no results of a load test: {error}") from error
+            raise InputError("{0} holds no results of a load test: {1}", path, error) from error
         if results.schema != SCHEMA:
             raise InputError(
-                f"{path} has schema {results.schema} and this program reads {SCHEMA}; measure again"
+                "{0} has schema {1} and this program reads {2}; measure again",
+                path,
+                results.schema,
+                SCHEMA,
             )
         return results

@@ -15,6 +15,8 @@ import gevent
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
+from wanwu.catalog import message_of
+from wanwu.cli.language import translate
 from wanwu.errors import WanwuError
 from wanwu_loadtest.machine import machine
 from wanwu_loadtest.options import planned, settle
@@ -42,7 +44,7 @@ def begin(environment: Environment, **_: Any) -> None:
         settle(environment)
         session = Session(environment)
     except WanwuError as error:
-        sys.exit(f"wanwu: {error}")
+        sys.exit(f"wanwu: {translate(message_of(error))}")
     environment.events.test_start.add_listener(session.started)
     environment.events.quitting.add_listener(session.ended)
 
@@ -85,7 +87,8 @@ class Session:
         try:
             write_report(results, folder)
         except OSError as error:
-            sys.exit(f"wanwu: {folder}: the report cannot be written: {error.strerror}")
+            why = translate("{0}: the report cannot be written: {1}", folder, error.strerror)
+            sys.exit(f"wanwu: {why}")
         print(told(results, folder), flush=True)  # noqa: T201 - it is what was asked for
         self._environment.process_exit_code = 1 if results.verdict.reasons else 0
 

@@ -92,7 +92,7 @@ def stages(shape: str, *, rate: float, seconds: float, steps: int, factor: float
         ("--factor", factor, 1.0),
     ):
         if not least < value < math.inf:
-            raise InputError(f"{name} is {value:g}; expected more than {least:g}")
+            raise InputError("{0} is {1}; expected more than {2}", name, f"{value:g}", f"{least:g}")
     return SHAPES[shape](rate, seconds, steps, factor)
 
 

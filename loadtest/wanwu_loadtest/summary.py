@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
+
+from wanwu.cli.language import padded, translate
 from wanwu_loadtest.results import Results, Window
 from wanwu_loadtest.verdict import remarks
 
@@ -36,11 +39,14 @@ def cells(window: Window) -> list[str]:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Give rows with their columns below each other, the first to the left."""
-    widths = [max(len(row[each]) for row in rows) for each in range(len(rows[0]))]
+    widths = [max(cell_len(row[each]) for row in rows) for each in range(len(rows[0]))]
     return [
         "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            [padded(row[0], widths[0])]
+            + [
+                " " * (width - cell_len(cell)) + cell
+                for cell, width in zip(row[1:], widths[1:], strict=True)
+            ]
         ).rstrip()
         for row in rows
     ]
@@ -49,16 +55,21 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 def verdict_lines(results: Results) -> list[str]:
     """Give the knee, the remarks, the errors and the verdict as sentences."""
     lines = []
-    if results.knee is not None:
-        lines.append(f"knee: {results.knee.rate:.1f} requests/s, P95 {results.knee.p95_ms:g} ms")
-    lines += [f"note: {remark}" for remark in remarks(results.total)]
-    lines += [f"error: {count} x {error}" for error, count in results.errors.items()]
-    lines += [f"FAILED: {reason}" for reason in results.verdict.reasons]
-    return lines if results.verdict.reasons else [*lines, "passed"]
+    if (knee := results.knee) is not None:
+        rate, p95_ms = f"{knee.rate:.1f}", f"{knee.p95_ms:g}"
+        lines.append(translate("knee: {0} requests/s, P95 {1} ms", rate, p95_ms))
+    lines += [translate("note: {0}", remark) for remark in remarks(results.total)]
+    lines += [translate("error: {0} x {1}", n, error) for error, n in results.errors.items()]
+    lines += [translate("FAILED: {0}", reason) for reason in results.verdict.reasons]
+    return lines if results.verdict.reasons else [*lines, translate("passed")]
 
 
 def told(results: Results, folder: Path) -> str:
     """Give the whole load as text."""
-    rows = [list(HEAD), *(cells(window) for window in results.windows), cells(results.total)]
-    where = f"report: {folder / 'report.html'}"
+    rows = [
+        list(map(translate, HEAD)),
+        *(cells(window) for window in results.windows),
+        cells(results.total),
+    ]
+    where = translate("report: {0}", folder / "report.html")
     return "\n".join(["", *table(rows), "", *verdict_lines(results), where])

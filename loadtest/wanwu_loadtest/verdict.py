@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from wanwu.catalog import Message
 from wanwu_loadtest.results import Knee, Latency, Verdict, Window
 
 #: The share of the planned rate below which a server does not keep up.
@@ -31,18 +32,29 @@ def judge(
         p95_ms: the largest P95, in milliseconds from the intended moment; None for no objective.
         error_rate: the largest share of failed requests, 0 to 1; None for no objective.
     """
-    reasons = []
+    reasons: list[str] = []
     if total.latency is None:
-        reasons.append(f"none of {total.sent} requests was answered")
+        reasons.append(Message("none of {0} requests was answered", total.sent))
     for window in windows:
         if p95_ms is not None and window.latency and window.latency.p95_ms > p95_ms:
             reasons.append(
-                f"{window.name}: P95 was {window.latency.p95_ms:g} ms, above {p95_ms:g} ms"
+                Message(
+                    "{0}: P95 was {1} ms, above {2} ms",
+                    window.name,
+                    f"{window.latency.p95_ms:g}",
+                    f"{p95_ms:g}",
+                )
             )
         if error_rate is not None and window.error_rate > error_rate:
             reasons.append(
-                f"{window.name}: {window.errors} of {window.sent} requests failed "
-                f"({window.error_rate:.2%}), above {error_rate:.2%}"
+                Message(
+                    "{0}: {1} of {2} requests failed ({3}), above {4}",
+                    window.name,
+                    window.errors,
+                    window.sent,
+                    f"{window.error_rate:.2%}",
+                    f"{error_rate:.2%}",
+                )
             )
     return Verdict(p95_ms=p95_ms, error_rate=error_rate, reasons=reasons)
 
@@ -77,11 +89,14 @@ def _behind(window: Window, latency: Latency) -> bool:
 
 def remarks(total: Window) -> list[str]:
     """Give what a reader of the figures must know."""
-    told = []
+    told: list[str] = []
     if total.late is not None and total.late.p95_ms > LATE_MS:
         told.append(
-            f"requests were sent {total.late.p95_ms:g} ms late at P95: this sender was too busy; "
-            "use --processes, or workers on other machines"
+            Message(
+                "requests were sent {0} ms late at P95: this sender was too busy; use "
+                "--processes, or workers on other machines",
+                f"{total.late.p95_ms:g}",
+            )
         )
     if total.server is None:
         told.append("Triton's statistics could not be read: name its gRPC address by --triton")

@@ -144,7 +144,7 @@ class RestWire:
         answer = self._asked("POST", "/v1/recognize", body, {"Content-Type": media_type})
         for each in answer["results"]:
             if each["error"]:
-                raise ServerError(f"the gateway refused a picture: {each['error']['code']}")
+                raise ServerError("the gateway refused a picture: {0}", each["error"]["code"])
         return None
 
     def close(self) -> None:
@@ -158,11 +158,13 @@ class RestWire:
             response = self._http.request(method, path, body=body, headers=dict(headers or {}))
             status, text = response.status_code, bytes(response.read())
         except OSError as error:
-            raise ServerError(f"{self._url} does not answer: {type(error).__name__}") from error
+            raise ServerError(
+                "{0} does not answer: {1}", self._url, type(error).__name__
+            ) from error
         answer = decoded(text)
         if status >= 400:
             code = answer.get("code", "no code") if isinstance(answer, dict) else "no code"
-            raise ServerError(f"the gateway answered {status} {code}")
+            raise ServerError("the gateway answered {0} {1}", status, code)
         return answer
 
 

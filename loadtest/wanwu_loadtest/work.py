@@ -39,8 +39,9 @@ def read_photos(folder: str | None) -> list[bytes]:
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(
-            f"--photos {folder} holds no picture ({', '.join(sorted(SUFFIXES))}); "
-            "name a folder of photographs"
+            "--photos {0} holds no picture ({1}); name a folder of photographs",
+            folder,
+            ", ".join(sorted(SUFFIXES)),
         )
     return [path.read_bytes() for path in paths]
 
@@ -60,8 +61,9 @@ def read_mix(text: str) -> dict[str, float]:
             mix[kind] = 0.0
         if kind not in KINDS or not 0 < mix[kind] < float("inf"):
             raise InputError(
-                f"--mix has {part.strip()!r}; expected KIND=WEIGHT with a kind of "
-                f"{', '.join(KINDS)} and a weight above 0"
+                "--mix has {0}; expected KIND=WEIGHT with a kind of {1} and a weight above 0",
+                repr(part.strip()),
+                ", ".join(KINDS),
             )
     return mix
 

@@ -14,6 +14,7 @@ import warnings
 import typer
 
 from wanwu import __version__
+from wanwu.catalog import message_of
 from wanwu.cli.audit import app as audit
 from wanwu.cli.demo import demo
 from wanwu.cli.doctor import doctor
@@ -75,13 +76,17 @@ def exit_code(error: WanwuError) -> int:
     return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
 
 
+def _translated(warning: Warning | str) -> str:
+    return translate(message_of(warning) if isinstance(warning, Warning) else warning)
+
+
 def main() -> None:
     """Run the command line, and turn errors into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A GBK or ASCII terminal, or a file name that is not UTF-8, must not end the command.
             stream.reconfigure(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *args, **kwargs: f"wanwu: {translate(str(message))}\n"
+    warnings.formatwarning = lambda warning, *args, **kwargs: f"wanwu: {_translated(warning)}\n"
     warnings.filterwarnings("ignore", module="PIL")
     try:
         speaks_chinese = chinese()
@@ -94,13 +99,13 @@ def main() -> None:
     try:
         command()
     except WanwuError as error:
-        tell(str(error), err=True, fg="red")
+        tell(message_of(error), err=True, fg="red")
         sys.exit(exit_code(error))
     except BrokenPipeError:  # `wanwu recognize … | head`
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:  # such as a full disk under the output
-        tell(f"the output cannot be written: {error}", err=True, fg="red")
+        tell("the output cannot be written: {0}", error, err=True, fg="red")
         os._exit(5)  # Python would try to flush the rest once more, and fail with a traceback
     except KeyboardInterrupt:
         sys.exit(130)

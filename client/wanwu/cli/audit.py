@@ -39,14 +39,22 @@ def verify(
     from wanwu.gateway.audit import files_of, verify
 
     if len(files) == 1 and not files[0].is_file():
-        raise InputError(f"there is no audit log {files[0]}; check the path")
+        raise InputError("there is no audit log {0}; check the path", files[0])
     found = verify(files_of(files[0]) if len(files) == 1 else files)
     if last is not None and found.last.hash != last:
         raise InputError(
-            f"the last line is number {found.last.sequence} and has hash {found.last.hash}; "
-            f"expected {last}: lines are missing at the end"
+            "the last line is number {0} and has hash {1}; expected {2}: lines are missing at the "
+            "end",
+            found.last.sequence,
+            found.last.hash,
+            last,
         )
-    tell(f"{found.lines} lines, numbers {found.first} to {found.last.sequence}, are as written")
-    tell(f"the last line's hash is {found.last.hash}")
+    tell(
+        "{0} lines, numbers {1} to {2}, are as written",
+        found.lines,
+        found.first,
+        found.last.sequence,
+    )
+    tell("the last line's hash is {0}", found.last.hash)
     if found.first != 1:
-        tell(f"lines before number {found.first} are in other files, which were not checked")
+        tell("lines before number {0} are in other files, which were not checked", found.first)

@@ -31,10 +31,10 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
     console = Console(markup=False, highlight=False)
     started = time.monotonic()
     with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
-        say(f"Triton is ready in {time.monotonic() - started:.1f} s at {server.url}")
+        say("Triton is ready in {0} s at {1}", f"{time.monotonic() - started:.1f}", server.url)
         with Recognizer(server.url) as recognizer:
             contract = recognizer.contract()
-            say(f"model {contract.model.name}, {contract.bank.count} labels")
+            say("model {0}, {1} labels", contract.model.name, contract.bank.count)
             console.print()
             recognizer.recognize(photos[0])  # the first picture also fetches the bank
             answers = [(photo, recognizer.recognize(photo, top_k=3)) for photo in photos]
@@ -42,11 +42,11 @@ def demo(model_repository: ModelRepository = Path("model_repository")) -> None:
                 show(console, photo.name, answer)
             own = ("猫", "狗", "一杯咖啡", "摩托车", "火锅", "寺庙")
             console.print()
-            say(f"The same photographs, with labels of your own: {' '.join(own)}")
+            say("The same photographs, with labels of your own: {0}", " ".join(own))
             for photo in photos:
                 best = recognizer.recognize(photo, labels=own).top
                 console.print(f"  {photo.name:24} {best.label}  {best.score:.1%}")
             milliseconds = statistics.median(answer.seconds for _, answer in answers) * 1000
             console.print()
-            say(f"median {milliseconds:.0f} ms a picture, from file to answer")
+            say("median {0} ms a picture, from file to answer", f"{milliseconds:.0f}")
     say("Triton has ended.")

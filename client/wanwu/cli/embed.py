@@ -60,7 +60,7 @@ def embed(
             else:
                 rows = _pictures(recognizer, pictures or [], shard, in_flight, failures)
             count = sum(1 for name, vector in rows if add(name, vector) is None)
-    tell(f"{count:,} embeddings of {contract.embedding_dim} numbers in {output}")
+    tell("{0} embeddings of {1} numbers in {2}", f"{count:,}", contract.embedding_dim, output)
     if failures:
         raise typer.Exit(1)
 

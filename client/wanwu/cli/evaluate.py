@@ -56,7 +56,7 @@ def evaluate(
     if output_format is Format.json:
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
     else:
-        for line in report.as_text().split("\n"):
+        for line in report.lines():
             if line.startswith("  "):  # labels, which are data
                 typer.echo(line)
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wanwu.catalog import Message
 from wanwu.cli.language import padded, tell, translate
 from wanwu.cli.options import Keep, Templates
 from wanwu.cli.packages import need_export
@@ -82,7 +83,7 @@ def export(
     plans = _plans(source, labels, bank, templates)
     place = choose_device(device, None)
     if device == "auto":
-        tell(f"device {place.kind}: {place.why}")
+        tell("device {0}: {1}", place.kind, place.why)
     started = time.monotonic()
     try:
         with steps() as progress:
@@ -103,8 +104,18 @@ def export(
     seconds = time.monotonic() - started
     release = published.release
     what = "unchanged, still" if published.unchanged else "published as"
-    tell(f"{release.model.name} {what} version {published.version} in {output} ({seconds:.0f} s)")
-    banks = [(f"bank {name}", f"{built.count:,} labels") for name, built in release.banks.items()]
+    tell(
+        "{0} {1} version {2} in {3} ({4} s)",
+        release.model.name,
+        what,
+        published.version,
+        output,
+        f"{seconds:.0f}",
+    )
+    banks = [
+        (Message("bank {0}", name), Message("{0} labels", f"{built.count:,}"))
+        for name, built in release.banks.items()
+    ]
     for compared, figure in (*report(release.parity), *banks):
         typer.echo(f"wanwu:   {padded(translate(compared), 19)}{translate(figure)}")
 
@@ -123,7 +134,7 @@ def _plans(source: str, labels: Path | None, bank: str, templates: str | None) -
     built_in = built_in_plans(None if source == STARTER else load_templates(BUILT_IN_TEMPLATES))
     if labels is None:
         if bank != "default":
-            raise InputError(f"--bank {bank} was given without --labels; name its label file")
+            raise InputError("--bank {0} was given without --labels; name its label file", bank)
         return [replace(plan, templates=chosen or plan.templates) for plan in built_in]
     plan, notes = file_plan(labels, bank, chosen)
     for note in notes:

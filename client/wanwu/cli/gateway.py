@@ -85,7 +85,7 @@ def gateway(
         tell("the audit log is off: nobody can tell who asked what", err=True, fg="yellow")
     scheme = "http" if settings.tls_cert is None else "https"
     # Standard output may be the audit log's.
-    tell(f"gateway at {scheme}://{settings.host}:{served.port}; Ctrl-C ends", err=True)
+    tell("gateway at {0}://{1}:{2}; Ctrl-C ends", scheme, settings.host, served.port, err=True)
     with stop_on_signals():
         served.run()
     tell("ended", err=True)

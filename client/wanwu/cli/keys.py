@@ -51,16 +51,16 @@ def create(
     wanted = scope or ["recognise"]
     for each in wanted:
         if each not in SCOPES:
-            raise InputError(f"the scope is {each!r}; expected one of {', '.join(SCOPES)}")
+            raise InputError("the scope is {0}; expected one of {1}", repr(each), ", ".join(SCOPES))
     try:
         expires = None if days is None else datetime.now(timezone.utc) + timedelta(days=days)
     except OverflowError as error:
         raise InputError(
-            f"--days is {days:g}, which is past the year 9999; leave it out for a key that never "
-            "expires"
+            "--days is {0}, which is past the year 9999; leave it out for a key that never expires",
+            f"{days:g}",
         ) from error
     key, token = create_key(file, name, tuple(wanted), expires, rate)  # type: ignore[arg-type]
-    tell(f"key {key.id} for {key.name} in {file}; it is shown this once:", err=True)
+    tell("key {0} for {1} in {2}; it is shown this once:", key.id, key.name, file, err=True)
     typer.echo(token)
 
 
@@ -92,4 +92,4 @@ def revoke(
         from wanwu.gateway.keys import revoke_key
 
     key = revoke_key(file, which)
-    tell(f"revoked key {key.id} of {key.name}")
+    tell("revoked key {0} of {1}", key.id, key.name)

@@ -84,8 +84,11 @@ def print_diff(difference: BankDiff) -> None:
         ]
         typer.secho(f"~ {change.after.label}: {'; '.join(parts)}", fg="yellow")
     tell(
-        f"{len(difference.added):,} added, {len(difference.removed):,} removed, "
-        f"{len(difference.changed):,} changed, {difference.same:,} the same"
+        "{0} added, {1} removed, {2} changed, {3} the same",
+        f"{len(difference.added):,}",
+        f"{len(difference.removed):,}",
+        f"{len(difference.changed):,}",
+        f"{difference.same:,}",
     )
 
 

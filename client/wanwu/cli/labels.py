@@ -64,8 +64,10 @@ def build(
 
     if bank is None:
         raise InputError(
-            f"the bank for {file} has no name; give one, such as `--bank {_example(file)}`, or "
-            "`--bank default`, which replaces the default bank"
+            "the bank for {0} has no name; give one, such as `--bank {1}`, or `--bank default`, "
+            "which replaces the default bank",
+            file,
+            _example(file),
         )
     bank_model(bank)  # is this a name a bank can have?
     plan, notes = file_plan(file, bank, None if templates is None else load_templates(templates))
@@ -79,7 +81,9 @@ def build(
             resumed = done
             if done:
                 tell(
-                    f"going on from an interrupted build: {done:,} of {total:,} labels are done",
+                    "going on from an interrupted build: {0} of {1} labels are done",
+                    f"{done:,}",
+                    f"{total:,}",
                     err=True,
                 )
         progress.count(name, done, total)
@@ -97,8 +101,14 @@ def build(
     version = built.release.served[bank_model(bank)]
     what = "unchanged, still" if built.unchanged else "published as"
     tell(
-        f"bank {bank} {what} version {version} in {model_repository}: {labels:,} labels "
-        f"in {seconds:.1f} s, {(labels - (resumed or 0)) / seconds:,.0f} labels a second"
+        "bank {0} {1} version {2} in {3}: {4} labels in {5} s, {6} labels a second",
+        bank,
+        what,
+        version,
+        model_repository,
+        f"{labels:,}",
+        f"{seconds:.1f}",
+        f"{(labels - (resumed or 0)) / seconds:,.0f}",
     )
     if not built.unchanged:
         tell("`wanwu repository load` puts it into a running server")
@@ -149,7 +159,7 @@ def show(
         print_concepts(shown)
         if len(shown) < len(concepts):
             left = len(concepts) - len(shown)
-            tell(f"{left:,} more labels are not shown: --limit {limit}", err=True)
+            tell("{0} more labels are not shown: --limit {1}", f"{left:,}", limit, err=True)
 
 
 @app.command()
@@ -190,7 +200,7 @@ def remove(
     from wanwu_export.versions import remove_bank
 
     remove_bank(model_repository, name, keep)
-    tell(f"bank {name} removed from {model_repository}")
+    tell("bank {0} removed from {1}", name, model_repository)
     tell("`wanwu repository load` takes it out of a running server")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from wanwu.catalog import in_chinese
+from wanwu.catalog import in_chinese, message, recognized
 from wanwu.errors import InputError
 
 #: Names of the texts of Typer's own around help and usage errors.
@@ -33,25 +33,26 @@ def chinese() -> bool:
     wanted = os.environ.get("WANWU_LANG")
     if wanted:
         if wanted not in ("zh", "en"):
-            raise InputError(f"WANWU_LANG is {wanted!r}; expected zh or en")
+            raise InputError("WANWU_LANG is {0}; expected zh or en", repr(wanted))
         return wanted == "zh"
     locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     return locale.startswith("zh")
 
 
-def translate(text: str) -> str:
-    """Give a text in the language of the command line; what the catalog lacks stays English."""
-    return in_chinese(text) if chinese() else text
+def translate(text: str, *arguments: Any) -> str:
+    """Return a text, or a template filled with arguments, in the language of the command line."""
+    filled = message(text, *arguments)
+    return in_chinese(filled) if chinese() else filled
 
 
-def say(text: str, *, err: bool = False, fg: str | None = None) -> None:
-    """Print a text in the language of the command line."""
-    _print(translate(text), err, fg)
+def say(text: str, *arguments: Any, err: bool = False, fg: str | None = None) -> None:
+    """Print a text, or a template filled with arguments, in the language of the command line."""
+    _print(translate(text, *arguments), err, fg)
 
 
-def tell(text: str, *, err: bool = False, fg: str | None = None) -> None:
-    """Print a text in the language of the command line, and whom it is from."""
-    _print(f"wanwu: {translate(text)}", err, fg)
+def tell(text: str, *arguments: Any, err: bool = False, fg: str | None = None) -> None:
+    """Print as `say` does, and whom it is from."""
+    _print(f"wanwu: {translate(text, *arguments)}", err, fg)
 
 
 def _print(line: str, err: bool, fg: str | None) -> None:
@@ -78,7 +79,7 @@ def translate_help(command: Any) -> None:
     show = texts.rich_format_error
 
     def showin_chinese(error: Any) -> None:
-        message = in_chinese(error.format_message())
+        message = in_chinese(recognized(error.format_message()))
         error.format_message = lambda: message
         show(error)
 

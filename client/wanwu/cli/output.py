@@ -19,6 +19,7 @@ from rich.text import Text
 
 from wanwu.answers import UNCERTAIN, Recognition
 from wanwu.bulk import Answer
+from wanwu.catalog import Message
 from wanwu.cli.language import translate
 from wanwu.cli.pictures import spelled
 from wanwu.cli.vectors import INSTALL_PARQUET
@@ -50,7 +51,7 @@ def writer(path: Path, *, resume: bool) -> Iterator[Emit]:
     """
     kind = _kind(path, resume=resume)
     if path.exists() and not resume:
-        raise InputError(f"{path} is there already; add --resume to go on, or name another file")
+        raise InputError("{0} is there already; add --resume to go on, or name another file", path)
     try:
         if kind == "parquet":
             with _parquet(path) as emit:
@@ -66,8 +67,10 @@ def writer(path: Path, *, resume: bool) -> Iterator[Emit]:
                     yield emit
     except OSError as error:
         raise SetupError(
-            f"{path} cannot be written: {error}; what it holds already is whole: make room or "
-            "check its permissions, and go on with --resume"
+            "{0} cannot be written: {1}; what it holds already is whole: make room or check its "
+            "permissions, and go on with --resume",
+            path,
+            error,
         ) from error
 
 
@@ -85,18 +88,21 @@ def answered_before(path: Path, banks: list[str]) -> set[str]:
         return _answered_json(path, banks) if kind == "jsonl" else _answered_csv(path)
     except (ValueError, TypeError, AttributeError, KeyError, csv.Error) as error:
         raise InputError(
-            f"{path} is no file of answers ({error}); name the file of the run to go on with"
+            "{0} is no file of answers ({1}); name the file of the run to go on with", path, error
         ) from error
 
 
 def _kind(path: Path, *, resume: bool) -> str:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("jsonl", "csv", "parquet"):
-        raise InputError(f"{path} ends in {path.suffix!r}; expected .jsonl, .csv or .parquet")
+        raise InputError(
+            "{0} ends in {1}; expected .jsonl, .csv or .parquet", path, repr(path.suffix)
+        )
     if kind == "parquet" and resume:
         raise InputError(
-            f"{path} cannot be resumed: a Parquet file is written as a whole; "
-            "use .jsonl or .csv for runs that may be interrupted"
+            "{0} cannot be resumed: a Parquet file is written as a whole; use .jsonl or .csv for "
+            "runs that may be interrupted",
+            path,
         )
     return kind
 
@@ -114,8 +120,11 @@ def _answered_json(path: Path, banks: list[str]) -> set[str]:
             before = answer.get("banks", banks)
             if before != banks:
                 raise InputError(
-                    f"{path} holds answers by the banks {before} and this run asks {banks} (none: "
-                    "labels of your own); give the same ones, or name another file"
+                    "{0} holds answers by the banks {1} and this run asks {2} (none: labels of "
+                    "your own); give the same ones, or name another file",
+                    path,
+                    before,
+                    banks,
                 )
             done.add(str(answer["picture"]))
     return done
@@ -127,7 +136,7 @@ def _answered_csv(path: Path) -> set[str]:
     whole = data[: data.rfind(b"\n") + 1].decode()
     rows = list(csv.reader(io.StringIO(whole, newline="")))
     if rows and tuple(rows[0]) != COLUMNS:
-        raise ValueError(f"its columns are {', '.join(rows[0])}")
+        raise ValueError(Message("its columns are {0}", ", ".join(rows[0])))
     last = rows[-1][0] if len(rows) > 1 else None
     kept = [row for row in rows if row[0] != last]
     with tempfile.NamedTemporaryFile(
@@ -184,7 +193,9 @@ def _parquet(path: Path) -> Iterator[Emit]:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        raise SetupError(f"{path} needs the package pyarrow; run: {INSTALL_PARQUET}") from error
+        raise SetupError(
+            "{0} needs the package pyarrow; run: {1}", path, INSTALL_PARQUET
+        ) from error
     kinds = (*(arrow.string(), arrow.int32(), arrow.string()), arrow.float32(), arrow.string())
     schema = arrow.schema(list(zip(COLUMNS, (*kinds, arrow.string()), strict=True)))
     rows: list[tuple[Any, ...]] = []
@@ -225,7 +236,7 @@ def show(console: Console, picture: str, recognition: Recognition) -> None:
     table.add_column(no_wrap=True, min_width=BAR_WIDTH)
     table.add_column(no_wrap=True)
     if recognition.uncertain:
-        best = translate(f"cosine {recognition.best_cosine:.3f} at best")
+        best = translate(Message("cosine {0} at best", f"{recognition.best_cosine:.3f}"))
         table.add_row(UNCERTAIN, "", "", best)
     for item in recognition.predictions:
         bar = "█" * round(max(0.0, item.score) * BAR_WIDTH)

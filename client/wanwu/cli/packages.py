@@ -20,7 +20,7 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise SetupError(
-            f"this command needs the package {error.name}; run: pip install 'wanwu[{extra}]'"
+            "this command needs the package {0}; run: pip install 'wanwu[{1}]'", error.name, extra
         ) from error
 
 

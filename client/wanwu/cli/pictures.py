@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError
 
 SUFFIXES = (
@@ -43,7 +44,7 @@ class Shard:
         digits = all(part.isascii() and part.isdecimal() for part in (index, count))
         if not slash or not digits or not int(index) < int(count):
             raise InputError(
-                f"--shard is {text!r}; expected I/N with I from 0 to N-1, such as 0/4 to 3/4"
+                "--shard is {0}; expected I/N with I from 0 to N-1, such as 0/4 to 3/4", repr(text)
             )
         return cls(int(index), int(count))
 
@@ -72,7 +73,7 @@ def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Picture
     """
     if "-" in named:
         if len(named) > 1:
-            raise InputError(f"- was given with {len(named) - 1} other paths; give it alone")
+            raise InputError("- was given with {0} other paths; give it alone", len(named) - 1)
         listed = (path for path in _listed() if path in shard and spelled(path) not in done)
         return Pictures(listed, None)
     paths: dict[str, None] = {}
@@ -85,9 +86,17 @@ def find_pictures(named: Sequence[str], shard: Shard, done: set[str]) -> Picture
     wanted = [path for path in mine if spelled(path) not in done]
     notes = []
     if others:
-        notes.append(f"{others:,} files that are no pictures by their names were left out")
+        notes.append(
+            Message("{0} files that are no pictures by their names were left out", f"{others:,}")
+        )
     if len(wanted) < len(mine):
-        notes.append(f"{len(mine) - len(wanted):,} of {len(mine):,} pictures are done already")
+        notes.append(
+            Message(
+                "{0} of {1} pictures are done already",
+                f"{len(mine) - len(wanted):,}",
+                f"{len(mine):,}",
+            )
+        )
     return Pictures(wanted, len(wanted), tuple(notes))
 
 
@@ -100,7 +109,7 @@ def _expand(name: str) -> tuple[list[str], int]:
     found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
     pictures = [path for path in found if not os.path.isdir(path)]  # noqa: PTH112
     if not pictures:
-        raise InputError(f"no file matches {name!r}; check the pattern and the folder")
+        raise InputError("no file matches {0}; check the pattern and the folder", repr(name))
     return pictures, 0
 
 
@@ -115,13 +124,13 @@ def _below(folder: str) -> tuple[list[str], int]:
                 others += 1
     if not pictures:
         raise InputError(
-            f"{folder} holds no picture; expected files that end in {', '.join(SUFFIXES)}"
+            "{0} holds no picture; expected files that end in {1}", folder, ", ".join(SUFFIXES)
         )
     return pictures, others
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"a folder cannot be read: {error}; check its permissions") from error
+    raise InputError("a folder cannot be read: {0}; check its permissions", error) from error
 
 
 def _listed() -> Iterator[str]:

@@ -128,7 +128,7 @@ def plan(
     if swept is not None:
         _show_sweep(swept)
     if out is not None:
-        tell(f"wrote {out / 'plan.json'} and {out / 'plan.png'}")
+        tell("wrote {0} and {1}", out / "plan.json", out / "plan.png")
 
 
 def _price(per_hour: float | None, currency: str) -> Price | None:
@@ -153,40 +153,53 @@ def _show(answer: Answer) -> None:
     values = answer.scenario.values
     if answer.plan.peak_replicas > values.max_replicas:
         say(
-            f"  autoscaling.maxReplicas is {values.max_replicas} and the peak needs "
-            f"{answer.plan.peak_replicas}; raise it"
+            "  autoscaling.maxReplicas is {0} and the peak needs {1}; raise it",
+            values.max_replicas,
+            answer.plan.peak_replicas,
         )
     idle_ms = answer.surface.percentile_ms(0) - 1000 * answer.surface.pod.overhead_s
     if values.driver != "none" and idle_ms > values.p95_ms:
         say(
-            f"  autoscaling.p95Ms is {values.p95_ms:g} and the P95 of an idle pod is "
-            f"{idle_ms:.0f} ms, so it adds pods only as far as requests wait; raise it"
+            "  autoscaling.p95Ms is {0} and the P95 of an idle pod is {1} ms, so it adds pods "
+            "only as far as requests wait; raise it",
+            f"{values.p95_ms:g}",
+            f"{idle_ms:.0f}",
         )
     if answer.question.pod_start_s is None and answer.scenario.pod_start_s == values.startup_s:
         say(
-            f"  a pod's start is taken as {values.startup_s} s, the most the chart allows; "
-            "measure it and give --pod-start-s"
+            "  a pod's start is taken as {0} s, the most the chart allows; measure it and give "
+            "--pod-start-s",
+            values.startup_s,
         )
 
 
 def _show_pod(answer: Answer) -> None:
     surface, rate = answer.surface, answer.plan.rate
     say(
-        f"one pod keeps a P95 of {answer.plan.p95_ms:g} ms up to {rate:.4g} pictures a second; "
-        f"it can do {surface.capacity:.4g}"
+        "one pod keeps a P95 of {0} ms up to {1} pictures a second; it can do {2}",
+        f"{answer.plan.p95_ms:g}",
+        f"{rate:.4g}",
+        f"{surface.capacity:.4g}",
     )
     response = surface.at(rate)
     say(
-        f"  there P50 is {surface.percentile_ms(rate, 50):.0f} ms, "
-        f"P99 {surface.percentile_ms(rate, 99):.0f} ms and the queue "
-        f"{response.queue_s * 1000:.1f} ms, and the model runs {response.busy:.0%} of the time"
+        "  there P50 is {0} ms, P99 {1} ms and the queue {2} ms, and the model runs {3} of the "
+        "time",
+        f"{surface.percentile_ms(rate, 50):.0f}",
+        f"{surface.percentile_ms(rate, 99):.0f}",
+        f"{response.queue_s * 1000:.1f}",
+        f"{response.busy:.0%}",
     )
     if answer.knee_rate is not None:
-        say(f"  the load test found it to keep up with {answer.knee_rate:.4g} pictures a second")
+        say(
+            "  the load test found it to keep up with {0} pictures a second",
+            f"{answer.knee_rate:.4g}",
+        )
     if surface.pod.measured_batch < surface.pod.max_batch:
         say(
-            f"  batches above {surface.pod.measured_batch} were not measured, and "
-            f"are extrapolated up to {surface.pod.max_batch}"
+            "  batches above {0} were not measured, and are extrapolated up to {1}",
+            surface.pod.measured_batch,
+            surface.pod.max_batch,
         )
 
 
@@ -210,17 +223,24 @@ def _show_hours(answer: Answer) -> None:
 def _show_simulation(answer: Answer) -> None:
     outcome, plan = answer.outcome, answer.plan
     say(
-        f"simulated: P95 within {plan.p95_ms:g} ms in {answer.kept_share:.2%} of the time, "
-        f"{outcome.rejected_share:.3%} of the pictures rejected"
+        "simulated: P95 within {0} ms in {1} of the time, {2} of the pictures rejected",
+        f"{plan.p95_ms:g}",
+        f"{answer.kept_share:.2%}",
+        f"{outcome.rejected_share:.3%}",
     )
     say(
-        f"  {outcome.pod_hours:.1f} pod-hours, at most {outcome['desired'].max():.0f} pods; "
-        f"{plan.peak_replicas} pods all the time would be {plan.static_pod_hours:.1f}"
+        "  {0} pod-hours, at most {1} pods; {2} pods all the time would be {3}",
+        f"{outcome.pod_hours:.1f}",
+        f"{outcome['desired'].max():.0f}",
+        plan.peak_replicas,
+        f"{plan.static_pod_hours:.1f}",
     )
     if answer.cost is not None and plan.static_cost is not None and answer.question.price:
         say(
-            f"  cost {answer.cost:.2f} {answer.question.price.currency}, "
-            f"all the time {plan.static_cost:.2f}"
+            "  cost {0} {1}, all the time {2}",
+            f"{answer.cost:.2f}",
+            answer.question.price.currency,
+            f"{plan.static_cost:.2f}",
         )
 
 
@@ -228,7 +248,11 @@ def _show_sweep(swept: Sweep) -> None:
     from wanwu_loadtest.planner.sweep import SWEPT
 
     meeting = [each for each in swept.trials if each.meets]
-    say(f"{len(meeting)} of {len(swept.trials)} settings meet the objective, the cheapest first")
+    say(
+        "{0} of {1} settings meet the objective, the cheapest first",
+        len(meeting),
+        len(swept.trials),
+    )
     headings = [path.removeprefix("autoscaling.") for path in SWEPT.values()]
     rows = [
         [
@@ -242,9 +266,9 @@ def _show_sweep(swept: Sweep) -> None:
         say("  none meets it: these come nearest; a pod that starts sooner helps most")
     for each in swept.findings():
         if each.best is None:
-            say(f"  {each.path}: {each.chart:g} is confirmed")
+            say("  {0}: {1} is confirmed", each.path, f"{each.chart:g}")
         else:
-            say(f"  {each.path}: {each.best:g} is better than {each.chart:g}")
+            say("  {0}: {1} is better than {2}", each.path, f"{each.best:g}", f"{each.chart:g}")
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> None:

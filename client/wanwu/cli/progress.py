@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from wanwu.catalog import Message
 from wanwu.cli.language import translate
 
 #: Away from a terminal, a line tells how far a bank is after this many seconds.
@@ -53,7 +54,7 @@ class _Display:
         self._progress.update(self._task, completed=done, total=total)
         if not self._console.is_terminal and time.monotonic() - self._told > TOLD_EVERY_S:
             self._told = time.monotonic()
-            told = translate(f"{done:,} of {total:,} labels")
+            told = translate(Message("{0} of {1} labels", f"{done:,}", f"{total:,}"))
             self._console.print(f"wanwu:   {told}", highlight=False)
 
 

@@ -117,8 +117,10 @@ def recognize(
         except (WanwuError, KeyboardInterrupt):
             if output is not None and output.suffix.lower() != ".parquet":
                 tell(
-                    f"{written:,} pictures of this run are answered in {output}; "
-                    "the same command with --resume goes on",
+                    "{0} pictures of this run are answered in {1}; the same command with --resume "
+                    "goes on",
+                    f"{written:,}",
+                    output,
                     err=True,
                 )
             raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wanwu.catalog import Message, recognized
 from wanwu.cli.language import padded, tell, translate
 from wanwu.cli.options import Keep, ModelRepository, Url
 from wanwu.cli.packages import need_export
@@ -52,7 +53,7 @@ def list_versions(
         typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
         return
     _print_versions(versions)
-    tell(f"{_size(on_disk)} on disk, where versions share what they have in common")
+    tell("{0} on disk, where versions share what they have in common", _size(on_disk))
 
 
 @app.command()
@@ -77,8 +78,12 @@ def verify(
     manifest = _manifest(model_repository)
     numbers = _kept(manifest) if all_versions else [manifest.newest]
     files = {name for number in numbers for name in manifest.releases[str(number)].files}
-    what = f"version {numbers[0]}" if len(numbers) == 1 else f"versions {_joined(numbers)}"
-    tell(f"{len(files)} files of {what} are as published")
+    what = (
+        Message("version {0}", numbers[0])
+        if len(numbers) == 1
+        else Message("versions {0}", _joined(numbers))
+    )
+    tell("{0} files of {1} are as published", len(files), what)
 
 
 @app.command()
@@ -107,14 +112,16 @@ def rollback(
         )
     if done.unchanged:
         if done.version == done.to:
-            tell(f"version {done.version} is what is served now; nothing was changed")
+            tell("version {0} is what is served now; nothing was changed", done.version)
         else:
             tell(
-                f"version {done.version} has the same files as version {done.to}, and is what is "
-                "served now; nothing was changed"
+                "version {0} has the same files as version {1}, and is what is served now; "
+                "nothing was changed",
+                done.version,
+                done.to,
             )
         return
-    tell(f"version {done.version} in {model_repository} is what {done.to} was")
+    tell("version {0} in {1} is what {2} was", done.version, model_repository, done.to)
     tell("`wanwu repository load` puts it into a running server")
 
 
@@ -128,10 +135,10 @@ def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) 
     removed = versions.prune(model_repository, keep)
     freed = before - _disk_bytes(model_repository)
     for folder in removed:
-        tell(f"removed {folder}")
+        tell("removed {0}", folder)
     kept = _joined(_kept(_manifest(model_repository)))
-    what = f"{_size(freed)} freed" if removed else "nothing to remove"
-    tell(f"{what}; kept: {kept}")
+    what = Message("{0} freed", _size(freed)) if removed else "nothing to remove"
+    tell("{0}; kept: {1}", what, kept)
 
 
 @app.command()
@@ -160,7 +167,7 @@ def load(
         tell(change)
     if not changes:
         newest = _manifest(model_repository).newest
-        tell(f"{address} serves version {newest} already; nothing was changed")
+        tell("{0} serves version {1} already; nothing was changed", address, newest)
 
 
 def _manifest(repository: Path) -> Manifest:
@@ -197,7 +204,7 @@ def _print_versions(versions: list[dict[str, Any]]) -> None:
     from rich.cells import cell_len
 
     heads = [translate(head) for head in ("version", "published (UTC)", "what", "size")]
-    whats = [translate(version["what"]) for version in versions]
+    whats = [translate(recognized(version["what"])) for version in versions]
     width = max(map(cell_len, (heads[2], *whats)))
     number, published, what, size = heads
     head = f"{padded(number, 9)}{padded(published, 21)}{padded(what, width)}"
@@ -222,7 +229,7 @@ def _banks(counts: dict[str, int]) -> str:
     named = _pairs(counts, " ")
     if len(INDENT) + len(named) <= shutil.get_terminal_size().columns:
         return named
-    return translate(f"{len(counts)} banks, {sum(counts.values()):,} labels")
+    return translate(Message("{0} banks, {1} labels", len(counts), f"{sum(counts.values()):,}"))
 
 
 def _pairs(values: dict[str, Any], between: str) -> str:

@@ -98,8 +98,9 @@ def serve(
     source = context.get_parameter_source("backends")  # the environment may name it for others
     if profile == "embedded" and source is not None and source.name == "COMMANDLINE":
         raise InputError(
-            f"--backends {backends} came with the profile embedded, which uses no such folder; "
-            "add --profile cpu or gpu"
+            "--backends {0} came with the profile embedded, which uses no such folder; add "
+            "--profile cpu or gpu",
+            backends,
         )
     check_metrics_config(metrics_config or (), metrics_port)
     started = time.monotonic()
@@ -117,32 +118,34 @@ def serve(
         gpu_memory_mb=gpu_memory_mb,
         arguments=tuple(f"--metrics-config={option}" for option in metrics_config or ()),
     )
-    tell(f"device {options.device.kind}: {options.device.why}")
+    tell("device {0}: {1}", options.device.kind, options.device.why)
     if not is_loopback(host):
         faults = lacking(TRITON_VERSION, "embedded")
         tell(
-            f"{host} is reached from other machines, and this Triton, {TRITON_VERSION}, has "
-            f"{sum(len(fault.ids) for fault in faults)} known vulnerabilities; `wanwu doctor` "
-            "lists them. For others run the release of the chart",
+            "{0} is reached from other machines, and this Triton, {1}, has {2} known "
+            "vulnerabilities; `wanwu doctor` lists them. For others run the release of the chart",
+            host,
+            TRITON_VERSION,
+            sum(len(fault.ids) for fault in faults),
             fg="yellow",
         )
     check_ports(options)  # before the key: another server of this port keeps its own there
     with kept_admin_key(admin_key, admin_key_file, grpc_port) as (key, kept_in):
         options = replace(options, admin_key=key)
-        tell(f"starting Triton over {model_repository} …")
+        tell("starting Triton over {0} …", model_repository)
         with stop_on_signals(), EmbeddedServer(options, log=typer.echo) as server:
             ready = True
             seconds = time.monotonic() - started
-            tell(f"ready in {seconds:.1f} s; gRPC at {server.url}")
+            tell("ready in {0} s; gRPC at {1}", f"{seconds:.1f}", server.url)
             for model, versions in sorted(server.versions.items()):
-                tell(f"  {model} version {', '.join(versions)}")
+                tell("  {0} version {1}", model, ", ".join(versions))
             if metrics_port:
-                tell(f"metrics at http://{in_url(host)}:{metrics_port}/metrics")
+                tell("metrics at http://{0}:{1}/metrics", in_url(host), metrics_port)
             if kept_in is not None:
-                tell(f"admin key in {kept_in}")
-            tell(f"try `wanwu recognize PHOTO --url {server.url}`; Ctrl-C ends")
+                tell("admin key in {0}", kept_in)
+            tell("try `wanwu recognize PHOTO --url {0}`; Ctrl-C ends", server.url)
             code = server.wait()
-            tell(f"Triton ended by itself with exit code {code}", err=True, fg="red")
+            tell("Triton ended by itself with exit code {0}", code, err=True, fg="red")
             raise typer.Exit(5)
     tell("ended" if ready else "ended before it was ready")
     if not ready:
@@ -170,11 +173,13 @@ def check_metrics_config(options: Sequence[str], metrics_port: int) -> None:
     for option in options:
         if not re.fullmatch(r"[a-z_]+=\S+", option):
             raise InputError(
-                f"--metrics-config {option!r} is not KEY=VALUE; expected one such as "
-                "summary_latencies=true"
+                "--metrics-config {0} is not KEY=VALUE; expected one such as "
+                "summary_latencies=true",
+                repr(option),
             )
     if options and not metrics_port:
         raise InputError(
-            f"--metrics-config {options[0]} came with --metrics-port 0, which closes the metrics; "
-            "leave one of them out"
+            "--metrics-config {0} came with --metrics-port 0, which closes the metrics; leave one "
+            "of them out",
+            options[0],
         )

@@ -34,9 +34,9 @@ def vector_file(path: Path, contract: Contract) -> Iterator[Add]:
     """
     writers = {".npz": _npz, ".parquet": _parquet}
     if path.suffix.lower() not in writers:
-        raise InputError(f"{path} ends in {path.suffix!r}; expected .npz or .parquet")
+        raise InputError("{0} ends in {1}; expected .npz or .parquet", path, repr(path.suffix))
     if path.exists():
-        raise InputError(f"{path} is there already; remove it, or name another file")
+        raise InputError("{0} is there already; remove it, or name another file", path)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     about = {"model": contract.model.name, "fingerprint": str(contract.fingerprint)}
     try:
@@ -45,7 +45,7 @@ def vector_file(path: Path, contract: Contract) -> Iterator[Add]:
         half.replace(path)
     except OSError as error:
         raise SetupError(
-            f"{path} cannot be written: {error}; check the folder and the free space"
+            "{0} cannot be written: {1}; check the folder and the free space", path, error
         ) from error
     finally:
         with suppress(OSError):
@@ -75,7 +75,7 @@ def _parquet(path: Path, dim: int, about: dict[str, str]) -> Iterator[Add]:
         from pyarrow import parquet
     except ImportError as error:
         raise SetupError(
-            f"a Parquet file needs the package pyarrow; run: {INSTALL_PARQUET}"
+            "a Parquet file needs the package pyarrow; run: {0}", INSTALL_PARQUET
         ) from error
     columns = [("name", arrow.string()), ("embedding", arrow.list_(arrow.float32(), dim))]
     schema = arrow.schema(columns, metadata=about)

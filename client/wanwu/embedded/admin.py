@@ -38,8 +38,10 @@ def kept_admin_key(
             file.write(key)
     except OSError as error:
         raise SetupError(
-            f"the admin key cannot be kept in {path}: {error}; "
-            "choose another --admin-key-file, or give a key by WANWU_ADMIN_KEY"
+            "the admin key cannot be kept in {0}: {1}; choose another --admin-key-file, or give a "
+            "key by WANWU_ADMIN_KEY",
+            path,
+            error,
         ) from error
     try:
         yield key, path

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from wanwu.catalog import Message, message_of
 from wanwu.embedded.profiles import Profile
 from wanwu.errors import InputError, SetupError
 from wanwu.repository import newest_release
@@ -75,7 +76,7 @@ def choose_device(
         SetupError: `gpu` is wanted and cannot be had.
     """
     if wanted not in WANTED:
-        raise InputError(f"the device is {wanted!r}; expected one of {', '.join(WANTED)}")
+        raise InputError("the device is {0}; expected one of {1}", repr(wanted), ", ".join(WANTED))
     if profile != "embedded":
         return _of_profile(wanted, profile)
     if wanted == "cpu":
@@ -87,18 +88,20 @@ def choose_device(
         _check_configs(model_repository)
     except CudaError as error:
         if wanted == "gpu":
-            raise SetupError(f"the device gpu cannot be used: {error}") from error
-        return Device("cpu", str(error))
+            raise SetupError("the device gpu cannot be used: {0}", error) from error
+        return Device("cpu", message_of(error))
     return Device("gpu", name)
 
 
 def _of_profile(wanted: str, profile: Literal["cpu", "gpu"]) -> Device:
     if wanted not in ("auto", profile):
         raise InputError(
-            f"the device {wanted} does not fit the profile {profile}; leave the device out, "
-            "or choose the other profile"
+            "the device {0} does not fit the profile {1}; leave the device out, or choose the "
+            "other profile",
+            wanted,
+            profile,
         )
-    return Device(profile, f"as the profile {profile} says")
+    return Device(profile, Message("as the profile {0} says", profile))
 
 
 def _check_configs(model_repository: Path | None) -> None:
@@ -108,8 +111,11 @@ def _check_configs(model_repository: Path | None) -> None:
         config = f"{model}/configs/{CONFIG_NAMES['gpu']}.pbtxt"
         if not (model_repository / config).is_file():
             raise CudaError(
-                f"{model_repository} has no {config}, so an earlier release exported it; "
-                "export again"
+                Message(
+                    "{0} has no {1}, so an earlier release exported it; export again",
+                    model_repository,
+                    config,
+                )
             )
 
 
@@ -135,7 +141,9 @@ def try_cuda() -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise CudaError(f"a small model did not run on CUDA within {TRIAL_S:.0f} s") from error
+        raise CudaError(
+            Message("a small model did not run on CUDA within {0} s", f"{TRIAL_S:.0f}")
+        ) from error
     if done.returncode:
         raise CudaError(why_not(done.stdout + done.stderr))
     return done.stdout.strip()
@@ -160,12 +168,12 @@ def why_not(log: str) -> str:
             "and in a container the option --gpus"
         )
     if missing:
-        return f"{missing[1]} cannot be loaded; run: {INSTALL_GPU}"
+        return Message("{0} cannot be loaded; run: {1}", missing[1], INSTALL_GPU)
     failure = re.search(r"CUDA failure \d+: (.+?) ; GPU", log)
     if failure:
-        return f"CUDA says: {failure[1].strip()}; look at the driver with nvidia-smi"
+        return Message("CUDA says: {0}; look at the driver with nvidia-smi", failure[1].strip())
     lines = log.strip().splitlines() or ["no reason given"]
-    return f"a small model did not run on CUDA: {lines[-1].strip()[:300]}"
+    return Message("a small model did not run on CUDA: {0}", lines[-1].strip()[:300])
 
 
 def _why_hidden() -> str:
@@ -174,8 +182,9 @@ def _why_hidden() -> str:
         installed = version("onnxruntime-gpu")
     except PackageNotFoundError:
         return NO_PROVIDER
-    return (
-        "onnxruntime has no CUDA provider, since the package onnxruntime was installed over "
-        f"onnxruntime-gpu; run: pip uninstall -y onnxruntime && "
-        f"pip install --force-reinstall --no-deps onnxruntime-gpu=={installed}"
+    return Message(
+        "onnxruntime has no CUDA provider, since the package onnxruntime was installed "
+        "over onnxruntime-gpu; run: pip uninstall -y onnxruntime && pip install "
+        "--force-reinstall --no-deps onnxruntime-gpu=={0}",
+        installed,
     )

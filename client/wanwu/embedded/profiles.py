@@ -25,13 +25,18 @@ def check_backends(profile: Profile, folder: Path | None) -> Path | None:
         return None
     if folder is None:
         raise SetupError(
-            f"the profile {profile!r} needs Triton's onnxruntime backend, which the Triton that "
-            f"PyPI ships lacks; name the folder that holds {_LIBRARY} by --backends or "
-            f"{BACKENDS_VARIABLE}, such as /opt/tritonserver/backends of Triton's image"
+            "the profile {0} needs Triton's onnxruntime backend, which the Triton that PyPI ships "
+            "lacks; name the folder that holds {1} by --backends or {2}, such as "
+            "/opt/tritonserver/backends of Triton's image",
+            repr(profile),
+            _LIBRARY,
+            BACKENDS_VARIABLE,
         )
     if not (folder / _LIBRARY).is_file():
         raise SetupError(
-            f"the backend folder {folder} has no {_LIBRARY}; name a folder of Triton's backends, "
-            "such as /opt/tritonserver/backends of Triton's image"
+            "the backend folder {0} has no {1}; name a folder of Triton's backends, such as "
+            "/opt/tritonserver/backends of Triton's image",
+            folder,
+            _LIBRARY,
         )
     return folder.resolve()

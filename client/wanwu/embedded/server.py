@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from wanwu.catalog import Message
 from wanwu.channel import Address, Tls
 from wanwu.embedded import GPU_MEMORY_VARIABLE, THREADS_VARIABLE
 from wanwu.embedded.device import CPU, Device
@@ -245,17 +246,20 @@ class EmbeddedServer:
                     pass  # not listening yet
                 if time.monotonic() > deadline:
                     raise SetupError(
-                        f"Triton was not ready within {self.options.ready_timeout_s:.0f} s:\n"
-                        f"{self._last_words()}"
+                        "Triton was not ready within {0} s:\n{1}",
+                        f"{self.options.ready_timeout_s:.0f}",
+                        self._last_words(),
                     )
                 time.sleep(0.05)
 
     def _why_it_ended(self, code: int) -> str:
         if self._reader is not None:
             self._reader.join(2.0)
-        return (
-            f"Triton ended with exit code {code} before it was ready:\n{self._last_words()}\n"
-            "`wanwu serve --verbose` shows its whole log"
+        return Message(
+            "Triton ended with exit code {0} before it was ready:\n{1}\n`wanwu serve "
+            "--verbose` shows its whole log",
+            code,
+            self._last_words(),
         )
 
     def _last_words(self) -> str:
@@ -281,8 +285,10 @@ def check_platform() -> None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         raise SetupError(
-            f"the Triton that PyPI ships runs on Linux x86_64 and this is {system} {machine}; "
-            "run Triton's container image over the same model_repository instead"
+            "the Triton that PyPI ships runs on Linux x86_64 and this is {0} {1}; run Triton's "
+            "container image over the same model_repository instead",
+            system,
+            machine,
         )
 
 
@@ -294,7 +300,7 @@ def triton_folder() -> Path:
     """
     found = importlib.util.find_spec("pytriton")
     if found is None or found.origin is None:
-        raise SetupError(f"the package nvidia-pytriton is not installed; run: {INSTALL_SERVER}")
+        raise SetupError("the package nvidia-pytriton is not installed; run: {0}", INSTALL_SERVER)
     return Path(found.origin).parent / "tritonserver"
 
 
@@ -305,13 +311,15 @@ def check_python_backend(folder: Path) -> None:
         SetupError: a package, or its support for this Python version, is missing.
     """
     if importlib.util.find_spec("onnxruntime") is None:
-        raise SetupError(f"the package onnxruntime is not installed; run: {INSTALL_SERVER}")
+        raise SetupError("the package onnxruntime is not installed; run: {0}", INSTALL_SERVER)
     stub = _stub(folder)
     if not stub.is_file():
         versions = sorted(path.name for path in stub.parent.parent.iterdir())
         raise SetupError(
-            f"nvidia-pytriton has no Python {stub.parent.name} stub; it has {', '.join(versions)}: "
-            "make the environment with one of these"
+            "nvidia-pytriton has no Python {0} stub; it has {1}: make the environment with one of "
+            "these",
+            stub.parent.name,
+            ", ".join(versions),
         )
     _check_shared_python()
 
@@ -344,7 +352,7 @@ def check_ports(options: ServerOptions) -> None:
     ports = [port for port in wanted if port is not None]
     for port in ports:
         if ports.count(port) > 1:
-            raise SetupError(f"port {port} was given twice; give each service one of its own")
+            raise SetupError("port {0} was given twice; give each service one of its own", port)
         _check_port(options.host, port)
 
 
@@ -365,8 +373,11 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SetupError(
-                f"port {port} of {host} cannot be opened ({error.strerror}); end the program that "
-                "uses it, or choose another --grpc-port, --http-port, --metrics-port or --host"
+                "port {0} of {1} cannot be opened ({2}); end the program that uses it, or choose "
+                "another --grpc-port, --http-port, --metrics-port or --host",
+                port,
+                host,
+                error.strerror,
             ) from error
 
 
@@ -379,8 +390,10 @@ def _check_shared_python() -> None:
         ctypes.CDLL(name)
     except OSError as error:
         raise SetupError(
-            f"this Python has no shared library {name}, which Triton's stub loads; on Debian run "
-            f"`apt-get install {name.partition('.so')[0]}`, or use a Python built --enable-shared"
+            "this Python has no shared library {0}, which Triton's stub loads; on Debian run "
+            "`apt-get install {1}`, or use a Python built --enable-shared",
+            name,
+            name.partition(".so")[0],
         ) from error
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from wanwu import __version__
+from wanwu.catalog import Message
 from wanwu.errors import WanwuError
 from wanwu.gateway.audit import AuditLog
 from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
@@ -24,6 +25,7 @@ from wanwu.gateway.problems import Problem, prefers_chinese, problem_of
 from wanwu.gateway.routes import Gateway, api, page
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
+from wanwu.gateway.validation import reason_of
 from wanwu.gateway.work import Work
 from wanwu.settings import Settings
 
@@ -104,14 +106,17 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     if error.status_code == 405:
         problem = Problem(
             "method_not_allowed",
-            f"the method {request.method} came and the address takes "
-            f"{(error.headers or {}).get('Allow', 'another')}",
+            Message(
+                "the method {0} came and the address takes {1}",
+                request.method,
+                (error.headers or {}).get("Allow", "another"),
+            ),
             headers=dict(error.headers or {}),
         )
     elif error.status_code == 404:
         problem = Problem(
             "route_unknown",
-            f"nothing is at {request.url.path}; /docs describes what there is",
+            Message("nothing is at {0}; /docs describes what there is", request.url.path),
         )
     else:
         problem = Problem("request_malformed", str(error.detail))
@@ -123,7 +128,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     place = ".".join(map(str, first["loc"]))
     return await _problem(
         request,
-        Problem("request_invalid", f"{place}: {first['msg']}; see the API's description at /docs"),
+        Problem(
+            "request_invalid",
+            Message("{0}: {1}; see the API's description at /docs", place, reason_of(first)),
+        ),
     )
 
 
@@ -131,7 +139,7 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
     number = trace_of(request.scope).request_id
     return await _problem(
         request,
-        Problem("internal", f"the gateway's log tells why, at request {number}"),
+        Problem("internal", Message("the gateway's log tells why, at request {0}", number)),
     )
 
 

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from wanwu.catalog import Message, message_of
 from wanwu.errors import InputError, SetupError
 
 #: What the first line of all follows.
@@ -97,13 +98,13 @@ class AuditLog:
         try:
             written = os.write(self._file, line)
             if written < len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written")
+                raise OSError(Message("{0} of {1} bytes were written", written, len(line)))
             if self._fsync:
                 os.fdatasync(self._file)
         except OSError as error:
             if self._path is not None:
                 os.ftruncate(self._file, self._size)  # no half line stays
-            raise AuditError(f"{error}") from error
+            raise AuditError(message_of(error)) from error
         self._last = link
         self._size += len(line)
         self._failing = False
@@ -129,13 +130,22 @@ class AuditLog:
         try:
             there = path.stat()
         except OSError as error:
-            raise AuditError(f"{path} was moved or removed; start the gateway anew") from error
+            raise AuditError(
+                Message("{0} was moved or removed; start the gateway anew", path)
+            ) from error
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise AuditError(f"{path} was replaced by another file; start the gateway anew")
+            raise AuditError(
+                Message("{0} was replaced by another file; start the gateway anew", path)
+            )
         if ours.st_size != self._size:
             raise AuditError(
-                f"{path} has {ours.st_size} bytes and this gateway wrote {self._size}; somebody "
-                "else changed it: see `wanwu audit verify`, and start the gateway anew"
+                Message(
+                    "{0} has {1} bytes and this gateway wrote {2}; somebody else changed it: "
+                    "see `wanwu audit verify`, and start the gateway anew",
+                    path,
+                    ours.st_size,
+                    self._size,
+                )
             )
 
     def _continue(self, path: Path) -> None:
@@ -143,7 +153,7 @@ class AuditLog:
         size = os.fstat(self._file).st_size
         self._size, last = _end_of(self._file)
         if last is not None:
-            self._last = _link(last, f"the last line of {path}")
+            self._last = _link(last, Message("the last line of {0}", path))
         else:
             self._last = _last_set_aside(path)
         if self._size == size:
@@ -152,7 +162,7 @@ class AuditLog:
         torn = os.pread(self._file, len(_BEGINS), self._size)
         if not _BEGINS.startswith(torn):
             raise SetupError(
-                f"{path} is no audit log: its last line is no gateway's; give another file"
+                "{0} is no audit log: its last line is no gateway's; give another file", path
             )
         os.ftruncate(self._file, self._size)
         self.write({"event": "recovered", "half_line_bytes": cut})
@@ -167,7 +177,9 @@ class AuditLog:
                 aside.rename(path)
                 raise
         except OSError as error:
-            raise AuditError(f"{path} cannot be set aside as {aside}: {error}") from error
+            raise AuditError(
+                Message("{0} cannot be set aside as {1}: {2}", path, aside, error)
+            ) from error
         os.close(self._file)
         self._file, self._size = new, 0
 
@@ -184,8 +196,10 @@ class Verified:
 def unwritable(name: str, error: Exception) -> SetupError:
     """Give the error of a log that cannot be begun."""
     return SetupError(
-        f"the audit log {name} cannot be written: {error}; give a file that this process may "
-        "write, and no other gateway does"
+        "the audit log {0} cannot be written: {1}; give a file that this process may write, and "
+        "no other gateway does",
+        name,
+        error,
     )
 
 
@@ -199,17 +213,20 @@ def verify(paths: Iterable[Path]) -> Verified:
     count, first = 0, 0
     before: Link | None = None
     for path, number, line in _lines(paths):
-        where = f"{path} line {number}"
+        where = Message("{0} line {1}", path, number)
         link = _link(line, where, error=InputError)
         record = json.loads(line)
         if before is None:
             first = link.sequence
             if first == 1 and record.get("prev") != GENESIS:
-                raise InputError(f"{where} is number 1 and follows another line; it was changed")
+                raise InputError("{0} is number 1 and follows another line; it was changed", where)
         elif (record.get("prev"), link.sequence) != (before.hash, before.sequence + 1):
             raise InputError(
-                f"{where} is number {link.sequence} and does not follow number "
-                f"{before.sequence} before it: a line is missing, was put there, or is out of order"
+                "{0} is number {1} and does not follow number {2} before it: a line is missing, "
+                "was put there, or is out of order",
+                where,
+                link.sequence,
+                before.sequence,
             )
         before = link
         count += 1
@@ -254,8 +271,8 @@ def _last_set_aside(path: Path) -> Link:
         with aside[-1].open("rb") as file:
             _, last = _end_of(file.fileno())
     except OSError as error:
-        raise SetupError(f"the audit log {aside[-1]} cannot be read: {error}") from error
-    return _link(last or b"", f"the last line of {aside[-1]}")
+        raise SetupError("the audit log {0} cannot be read: {1}", aside[-1], error) from error
+    return _link(last or b"", Message("the last line of {0}", aside[-1]))
 
 
 def _line(record: dict[str, Any], before: Link) -> tuple[Link, bytes]:
@@ -276,12 +293,18 @@ def _link(line: bytes, where: str, error: type[InputError | SetupError] = SetupE
     except (ValueError, KeyError, TypeError):
         sequence = None
     if match is None or not isinstance(sequence, int):
-        raise error(f"{where} is no line of an audit log; it was changed, or is of another file")
+        raise error(
+            Message("{0} is no line of an audit log; it was changed, or is of another file", where)
+        )
     digest = hashlib.sha256(match[1]).hexdigest()
     if digest != match[2].decode():
         raise error(
-            f"{where} was changed: it holds the hash {match[2].decode()[:12]}… and its content has "
-            f"{digest[:12]}…"
+            Message(
+                "{0} was changed: it holds the hash {1}… and its content has {2}…",
+                where,
+                match[2].decode()[:12],
+                digest[:12],
+            )
         )
     return Link(sequence, digest)
 
@@ -293,9 +316,11 @@ def _lines(paths: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:
                 for number, line in enumerate(file, start=1):
                     if not line.endswith(b"\n"):
                         raise InputError(
-                            f"{path} line {number} has no end: it was cut short, or the gateway is "
-                            "writing it"
+                            "{0} line {1} has no end: it was cut short, or the gateway is writing "
+                            "it",
+                            path,
+                            number,
                         )
                     yield path, number, line
         except OSError as error:
-            raise InputError(f"the audit log {path} cannot be read: {error}") from error
+            raise InputError("the audit log {0} cannot be read: {1}", path, error) from error

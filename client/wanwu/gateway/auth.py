@@ -13,6 +13,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 
+from wanwu.catalog import Message
 from wanwu.gateway.bearer import KeySet, TokenVerifier, scopes_of
 from wanwu.gateway.keys import PREFIX, SCOPES, KeyStore, Scope
 from wanwu.gateway.problems import Problem
@@ -49,8 +50,12 @@ class Principal:
             has = ", ".join(sorted(self.scopes & set(SCOPES))) or "none"
             raise Problem(
                 "scope_missing",
-                f"this needs the scope {scope} and the credentials have {has}; ask the gateway's "
-                "operator for a key with that scope",
+                Message(
+                    "this needs the scope {0} and the credentials have {1}; ask the gateway's "
+                    "operator for a key with that scope",
+                    scope,
+                    has,
+                ),
             )
 
 
@@ -99,7 +104,7 @@ class Authenticator:
             if not subject or not subject.isprintable():
                 raise Problem(
                     "credentials_invalid",
-                    f"the token's subject is {subject!r}; expected a printable name",
+                    Message("the token's subject is {0}; expected a printable name", repr(subject)),
                 )
             return Principal("token", subject, subject, scopes_of(claims))
         wanted = [
@@ -111,7 +116,7 @@ class Authenticator:
             if on
         ]
         code = "credentials_missing" if key is None and not bearer else "credentials_invalid"
-        raise Problem(code, f"the request needs the header {' or '.join(wanted)}")
+        raise Problem(code, Message("the request needs the header {0}", " or ".join(wanted)))
 
 
 class Admission:
@@ -145,14 +150,19 @@ class Admission:
         if self._under_way[who] >= most:
             raise Problem(
                 "concurrency_limited",
-                f"{most} requests of yours are under way, which is the limit; wait for one to end",
+                Message(
+                    "{0} requests of yours are under way, which is the limit; wait for one to end",
+                    most,
+                ),
                 retry_after_s=1,
             )
         if self._under_way.total() >= self._settings.concurrent:
             raise Problem(
                 "overloaded",
-                f"{self._settings.concurrent} requests are under way, which is this gateway's "
-                "limit; try again",
+                Message(
+                    "{0} requests are under way, which is this gateway's limit; try again",
+                    self._settings.concurrent,
+                ),
                 retry_after_s=1,
             )
 
@@ -163,6 +173,6 @@ class Admission:
         reset = (await self._limiter.get_window_stats(limit, *who)).reset_time
         raise Problem(
             "rate_limited",
-            f"your limit is {rate}; wait, or ask the gateway's operator for more",
+            Message("your limit is {0}; wait, or ask the gateway's operator for more", rate),
             retry_after_s=max(0.0, reset - time.time()),
         )

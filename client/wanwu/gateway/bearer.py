@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError, SetupError
 from wanwu.gateway.checks import Stamp, stamp
 from wanwu.gateway.problems import Problem
@@ -43,7 +44,8 @@ class KeySet:
         self._remote = "://" in source
         if self._remote and not source.startswith(("https://", "http://")):
             raise InputError(
-                f"the key set's address is {source!r}; expected a file, or https:// or http://"
+                "the key set's address is {0}; expected a file, or https:// or http://",
+                repr(source),
             )
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at: float | None = None
@@ -68,14 +70,19 @@ class KeySet:
         if found is None and not self._keys:
             raise Problem(
                 "auth_unavailable",
-                f"the key set {self._source} could not be read; try later, or use an API key",
+                Message(
+                    "the key set {0} could not be read; try later, or use an API key", self._source
+                ),
                 retry_after_s=UNKNOWN_KEY_S,
             )
         if found is None:
             raise Problem(
                 "credentials_invalid",
-                f"the token names the key {identity!r}, which is not in the key set; get a new "
-                "token from the issuer that this gateway trusts",
+                Message(
+                    "the token names the key {0}, which is not in the key set; get a new "
+                    "token from the issuer that this gateway trusts",
+                    repr(identity),
+                ),
             )
         return found
 
@@ -134,7 +141,7 @@ class TokenVerifier:
         if algorithm not in ALGORITHMS:
             raise Problem(
                 "credentials_invalid",
-                f"the token is signed by {algorithm!r}; expected RS256 or ES256",
+                Message("the token is signed by {0}; expected RS256 or ES256", repr(algorithm)),
             )
         key = await self._keys.key(header.get("kid"))
         try:
@@ -150,7 +157,9 @@ class TokenVerifier:
         except jwt.ExpiredSignatureError as error:
             raise Problem("credentials_expired", "the token has expired; get a new one") from error
         except jwt.InvalidTokenError as error:
-            raise Problem("credentials_invalid", f"the token is refused: {error}") from error
+            raise Problem(
+                "credentials_invalid", Message("the token is refused: {0}", error)
+            ) from error
         return claims
 
 
@@ -171,11 +180,13 @@ def _parse(data: bytes, source: str) -> dict[str | None, jwt.PyJWK]:
         usable = {each.key_id: each for each in found if each.algorithm_name in ALGORITHMS}
     except (jwt.PyJWTError, ValueError, AttributeError, TypeError) as error:
         raise SetupError(
-            f"{source} is not a JSON Web Key Set ({error}); expected one as the issuer publishes it"
+            "{0} is not a JSON Web Key Set ({1}); expected one as the issuer publishes it",
+            source,
+            error,
         ) from error
     if not usable:
         raise SetupError(
-            f"{source} has no key for RS256 or ES256; expected an RSA key, or an EC key on P-256"
+            "{0} has no key for RS256 or ES256; expected an RSA key, or an EC key on P-256", source
         )
     return usable
 
@@ -184,12 +195,12 @@ def _read_file(source: str) -> bytes:
     try:
         return Path(source).read_bytes()
     except OSError as error:
-        raise SetupError(f"the key set {source} cannot be read: {error}") from error
+        raise SetupError("the key set {0} cannot be read: {1}", source, error) from error
 
 
 def _fetch(source: str) -> bytes:
     with urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310 - checked
         data: bytes = answer.read(MAX_SET_BYTES + 1)
     if len(data) > MAX_SET_BYTES:
-        raise ValueError(f"{source} answered more than {MAX_SET_BYTES} bytes")
+        raise ValueError(Message("{0} answered more than {1} bytes", source, MAX_SET_BYTES))
     return data

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wanwu.catalog import message as filled
 from wanwu.gateway.audit import AuditError, AuditLog
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, prefers_chinese
@@ -158,8 +159,11 @@ class Edge:
         if count > 0 and self._held + count > self._settings.max_held_bytes:
             raise Problem(
                 "overloaded",
-                f"{self._held} bytes of requests are held and the limit is "
-                f"{self._settings.max_held_bytes}; try again",
+                filled(
+                    "{0} bytes of requests are held and the limit is {1}; try again",
+                    self._held,
+                    self._settings.max_held_bytes,
+                ),
                 retry_after_s=1,
             )
         self._held += count
@@ -198,8 +202,12 @@ class _Body:
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise Problem(
                 "body_slow",
-                f"{self._size} bytes came in {self._settings.body_timeout_s:g} s and the request "
-                "is not at its end; send it faster, or in smaller parts",
+                filled(
+                    "{0} bytes came in {1} s and the request is not at its end; send it "
+                    "faster, or in smaller parts",
+                    self._size,
+                    f"{self._settings.body_timeout_s:g}",
+                ),
             ) from error
         if message["type"] == "http.request":
             count = len(message.get("body", b""))
@@ -231,16 +239,23 @@ class _Body:
         if size > most:
             raise Problem(
                 "body_too_large",
-                f"the request has {size} bytes or more and the limit is {most}; send fewer or "
-                "smaller pictures",
+                filled(
+                    "the request has {0} bytes or more and the limit is {1}; send fewer or "
+                    "smaller pictures",
+                    size,
+                    most,
+                ),
             )
 
 
 def _unaudited(error: AuditError) -> Problem:
     return Problem(
         "audit_failed",
-        f"the request was not answered, since its audit line could not be written ({error}); "
-        "tell the gateway's operator",
+        filled(
+            "the request was not answered, since its audit line could not be written ({0}); "
+            "tell the gateway's operator",
+            error,
+        ),
         retry_after_s=10,
     )
 

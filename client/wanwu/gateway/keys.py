@@ -22,9 +22,11 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError, SetupError
 from wanwu.gateway.checks import check_rate, stamp
 from wanwu.gateway.problems import Problem
+from wanwu.gateway.validation import reason_of
 
 Scope = Literal["recognise", "embed", "admin"]
 SCOPES: tuple[Scope, ...] = ("recognise", "embed", "admin")
@@ -87,16 +89,19 @@ def read_keys(path: Path) -> KeyFile:
         return KeyFile.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise SetupError(
-            f"there is no file of keys {path}; make one with `wanwu keys create --file {path}`"
+            "there is no file of keys {0}; make one with `wanwu keys create --file {1}`", path, path
         ) from error
     except OSError as error:
-        raise SetupError(f"the file of keys {path} cannot be read: {error}") from error
+        raise SetupError("the file of keys {0} cannot be read: {1}", path, error) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise SetupError(
-            f"{path} is not a file of keys ({place}: {first['msg']}); restore it, or make another "
-            "with `wanwu keys create`"
+            "{0} is not a file of keys ({1}: {2}); restore it, or make another with `wanwu keys "
+            "create`",
+            path,
+            place,
+            reason_of(first),
         ) from error
 
 
@@ -129,17 +134,17 @@ def create_key(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"the key's {place} is {first['input']!r}: {message}; change it"
+            "the key's {0} is {1}: {2}; change it", place, repr(first["input"]), reason_of(first)
         ) from error
     if key.state(now) == "expired":
-        raise InputError(f"the key would expire at {expires}, which is past; give a later time")
+        raise InputError("the key would expire at {0}, which is past; give a later time", expires)
 
     def add(keys: tuple[Key, ...]) -> tuple[Key, ...]:
         if any(each.name == name and each.state(now) == "valid" for each in keys):
             raise InputError(
-                f"there is a valid key named {name!r}; choose another name, or revoke that one"
+                "there is a valid key named {0}; choose another name, or revoke that one",
+                repr(name),
             )
         return (*keys, key)
 
@@ -163,13 +168,15 @@ def revoke_key(path: Path, which: str) -> Key:
         found[:] = [key for key in named if key.state(now) == "valid"] or named
         if not found:
             raise InputError(
-                f"no key that is not revoked has the id or name {which!r}; `wanwu keys list` "
-                "shows them"
+                "no key that is not revoked has the id or name {0}; `wanwu keys list` shows them",
+                repr(which),
             )
         if len(found) > 1:
             raise InputError(
-                f"{len(found)} keys are named {which!r}: {', '.join(key.id for key in found)}; "
-                "give the id of one"
+                "{0} keys are named {1}: {2}; give the id of one",
+                len(found),
+                repr(which),
+                ", ".join(key.id for key in found),
             )
         return tuple(
             key.model_copy(update={"revoked": now}) if key.id == found[0].id else key
@@ -213,12 +220,15 @@ class KeyStore:
         state = key.state(datetime.now(timezone.utc))
         if state == "revoked":
             raise Problem(
-                "credentials_revoked", f"the API key {key.name!r} was revoked; ask for another"
+                "credentials_revoked",
+                Message("the API key {0} was revoked; ask for another", repr(key.name)),
             )
         if state == "expired":
             raise Problem(
                 "credentials_expired",
-                f"the API key {key.name!r} expired at {key.expires}; ask for another",
+                Message(
+                    "the API key {0} expired at {1}; ask for another", repr(key.name), key.expires
+                ),
             )
         return key
 
@@ -268,7 +278,7 @@ def _change(
                 Path(half.name).chmod(was.st_mode & 0o777)
             Path(half.name).replace(path)
     except OSError as error:
-        raise SetupError(f"the file of keys {path} cannot be written: {error}") from error
+        raise SetupError("the file of keys {0} cannot be written: {1}", path, error) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from wanwu.catalog import in_chinese
+from wanwu.catalog import Message, in_chinese, message_of, shortened
 from wanwu.channel import DeadlineError, LoadingError, ModelMissingError
 from wanwu.errors import (
     ImageError,
@@ -21,6 +21,9 @@ from wanwu.errors import (
 from wanwu.images import UnknownFormatError
 
 MEDIA_TYPE = "application/problem+json"
+
+#: Of what a caller sent, a problem shows at most this much of each part.
+MAX_ECHO_CHARS = 200
 
 #: Every code with its HTTP status and its title. Codes are for programs and never change.
 CODES: dict[str, tuple[int, str]] = {
@@ -70,6 +73,10 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
     retry_after_s: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Bound what is echoed of a caller's own texts."""
+        self.detail = shortened(self.detail, MAX_ECHO_CHARS)
+
     @property
     def status(self) -> int:
         """The HTTP status."""
@@ -104,7 +111,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
 def problem_of(error: WanwuError) -> Problem:
     """Give the problem that an error of the client is."""
-    detail = str(error)
+    detail = message_of(error)
     match error:
         case UnknownFormatError():
             return Problem("picture_type_unsupported", detail)
@@ -124,7 +131,9 @@ def problem_of(error: WanwuError) -> Problem:
         # Every export has a default bank; others are named by callers.
         case ModelMissingError() if error.model and error.model.startswith("label_bank_"):
             name = error.model.removeprefix("label_bank_")
-            return Problem("bank_unknown", f"no bank {name!r} is served; /v1/banks lists them")
+            return Problem(
+                "bank_unknown", Message("no bank {0} is served; /v1/banks lists them", repr(name))
+            )
         case ServerError():
             return Problem("unavailable", "Triton does not answer; try again", retry_after_s=5)
         case ModelError():

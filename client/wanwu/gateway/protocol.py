@@ -8,6 +8,7 @@ import json
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from wanwu.catalog import Message
 from wanwu.gateway.edge import LINGER_S
 from wanwu.gateway.problems import MEDIA_TYPE, Problem
 from wanwu.gateway.settings import GatewaySettings
@@ -108,8 +109,10 @@ def protocol(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             self._refuse(
                 Problem(
                     "body_slow",
-                    f"the request's headers took longer than {settings.header_timeout_s:g} s; send "
-                    "them at once",
+                    Message(
+                        "the request's headers took longer than {0} s; send them at once",
+                        f"{settings.header_timeout_s:g}",
+                    ),
                 )
             )
 
@@ -117,8 +120,10 @@ def protocol(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             self._refuse(
                 Problem(
                     "header_too_large",
-                    f"the request's headers have more than {MAX_HEADER_BYTES} bytes; send "
-                    "shorter ones",
+                    Message(
+                        "the request's headers have more than {0} bytes; send shorter ones",
+                        MAX_HEADER_BYTES,
+                    ),
                 )
             )
 

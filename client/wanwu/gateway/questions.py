@@ -17,10 +17,12 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from wanwu.catalog import Message
 from wanwu.errors import ImageError
 from wanwu.gateway.problems import Problem, problem_of
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import Picture
+from wanwu.gateway.validation import reason_of
 from wanwu.images import MAX_SIDE, TooLargeError, header
 
 JSON, FORM = "application/json", "multipart/form-data"
@@ -137,7 +139,7 @@ async def read_question(
         if body.count(b",") > MAX_COMMAS:
             raise Problem(
                 "request_invalid",
-                f"the JSON has more than {MAX_COMMAS} values; send several requests",
+                Message("the JSON has more than {0} values; send several requests", MAX_COMMAS),
             )
         try:
             return question.model_validate_json(body)
@@ -146,7 +148,9 @@ async def read_question(
     expected = JSON if form is None else f"{FORM} or {JSON}"
     raise Problem(
         "media_type_unsupported",
-        f"the request's Content-Type is {kind or 'missing'!r}; expected {expected}",
+        Message(
+            "the request's Content-Type is {0}; expected {1}", repr(kind or "missing"), expected
+        ),
     )
 
 
@@ -161,7 +165,9 @@ class _FormParser(MultiPartParser):
             part.data.decode()
         except UnicodeDecodeError as error:
             # It would be read as Latin-1, and other labels be answered.
-            raise MultiPartException(f"the field {part.field_name!r} is not UTF-8") from error
+            raise MultiPartException(
+                Message("the field {0} is not UTF-8", repr(part.field_name))
+            ) from error
         super().on_part_end()
 
     def on_end(self) -> None:
@@ -178,7 +184,9 @@ async def read_form(request: Request, settings: GatewaySettings) -> dict[str, li
     if kind != FORM:
         raise Problem(
             "media_type_unsupported",
-            f"the request's Content-Type is {kind or 'missing'!r}; expected {FORM}",
+            Message(
+                "the request's Content-Type is {0}; expected {1}", repr(kind or "missing"), FORM
+            ),
         )
     parser = _FormParser(
         request.headers,
@@ -197,15 +205,21 @@ async def read_form(request: Request, settings: GatewaySettings) -> dict[str, li
         code = "pictures_too_many" if error.message.startswith("Too many files") else None
         raise Problem(
             code or "request_malformed",
-            f"the form cannot be read: {error.message}; send multipart/form-data with its "
-            f"boundary, and at most {settings.max_pictures} pictures",
+            Message(
+                "the form cannot be read: {0}; send multipart/form-data with its boundary, "
+                "and at most {1} pictures",
+                error.message,
+                settings.max_pictures,
+            ),
         ) from error
     except ClientDisconnect as error:
         raise _cut_short() from error
     except (KeyError, ValueError, UnicodeError) as error:
         raise Problem(
             "request_malformed",
-            f"the form cannot be read: {error}; send multipart/form-data with its boundary",
+            Message(
+                "the form cannot be read: {0}; send multipart/form-data with its boundary", error
+            ),
         ) from error
     return await _values(form)
 
@@ -227,16 +241,23 @@ async def _from_form(
     if unknown:
         raise Problem(
             "request_invalid",
-            f"the form has the fields {', '.join(map(repr, unknown))}; expected "
-            f"{', '.join(form.model_fields)}",
+            Message(
+                "the form has the fields {0}; expected {1}",
+                ", ".join(map(repr, unknown)),
+                ", ".join(form.model_fields),
+            ),
         )
     files = files_of(values)
     for name, found in values.items():
         if any(isinstance(each, bytes) for each in found):
-            raise Problem("request_invalid", f"the field {name!r} came as a file; send it as text")
+            raise Problem(
+                "request_invalid",
+                Message("the field {0} came as a file; send it as text", repr(name)),
+            )
         if name not in ("labels", "bank", "text") and len(found) > 1:
             raise Problem(
-                "request_invalid", f"the field {name!r} came {len(found)} times; send one"
+                "request_invalid",
+                Message("the field {0} came {1} times; send one", repr(name), len(found)),
             )
     asked: dict[str, Any] = {"images": files}
     for name, found in values.items():
@@ -293,14 +314,17 @@ def _invalid(error: ValidationError) -> Problem:
     """Give the problem of a request that is not as its schema says."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"])) or "the request"
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         return Problem(
-            "request_malformed", f"{place}: {message}; see the API's description at /docs"
+            "request_malformed",
+            Message("{0}: {1}; see the API's description at /docs", place, reason_of(first)),
         )
     came = reprlib.repr(first["input"])  # shortened
     return Problem(
-        "request_invalid", f"{place} is {came}: {message}; see the API's description at /docs"
+        "request_invalid",
+        Message(
+            "{0} is {1}: {2}; see the API's description at /docs", place, came, reason_of(first)
+        ),
     )
 
 
@@ -313,8 +337,11 @@ def check_pictures(images: list[bytes], settings: GatewaySettings) -> None:
     if len(images) > settings.max_pictures:
         raise Problem(
             "pictures_too_many",
-            f"{len(images)} pictures came and the limit is {settings.max_pictures}; send several "
-            "requests",
+            Message(
+                "{0} pictures came and the limit is {1}; send several requests",
+                len(images),
+                settings.max_pictures,
+            ),
         )
 
 
@@ -332,8 +359,12 @@ def examine(data: bytes, max_pixels: int) -> tuple[Picture, Problem | None]:
         size = f"{error.width}x{error.height}" if error.width else "more"
         return picture, Problem(
             "picture_too_large",
-            f"the picture has {size} pixels and the limit is {max_pixels:,}, and "
-            f"{MAX_SIDE:,} a side; make it smaller",
+            Message(
+                "the picture has {0} pixels and the limit is {1}, and {2} a side; make it smaller",
+                size,
+                f"{max_pixels:,}",
+                f"{MAX_SIDE:,}",
+            ),
         )
     except ImageError as error:
         return picture, problem_of(error)

@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
+from wanwu.catalog import Message
 from wanwu.gateway.answers import (
     Alive,
     BanksAnswer,
@@ -155,14 +156,20 @@ async def predict(request: Request) -> Response:
     if values:
         raise Problem(
             "request_invalid",
-            f"the form has the fields {', '.join(map(repr, values))}; /predict takes 'file' alone, "
-            "as in `curl -F file=@photo.jpg`, and /v1/recognize takes more",
+            Message(
+                "the form has the fields {0}; /predict takes 'file' alone, as in `curl -F "
+                "file=@photo.jpg`, and /v1/recognize takes more",
+                ", ".join(map(repr, values)),
+            ),
         )
     if len(files) != 1:
         raise Problem(
             "request_invalid",
-            f"{len(files)} files came; /predict takes one, as in `curl -F file=@photo.jpg`, and "
-            "/v1/recognize takes more",
+            Message(
+                "{0} files came; /predict takes one, as in `curl -F file=@photo.jpg`, and "
+                "/v1/recognize takes more",
+                len(files),
+            ),
         )
     asked = RecognizeQuestion.model_construct(
         images=files, labels=None, bank=None, top_k=PREDICTIONS, threshold=None, score=None

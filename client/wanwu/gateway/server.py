@@ -125,14 +125,17 @@ def _check_tls(settings: GatewaySettings) -> None:
         )
     except (OSError, ssl.SSLError) as error:
         raise SetupError(
-            f"the certificate {settings.tls_cert} and its key {settings.tls_key} cannot be used: "
-            f"{error}; expected PEM files that belong together"
+            "the certificate {0} and its key {1} cannot be used: {2}; expected PEM files that "
+            "belong together",
+            settings.tls_cert,
+            settings.tls_key,
+            error,
         ) from error
 
 
 def _taken(host: str, port: int, error: OSError) -> SetupError:
     return SetupError(
-        f"the gateway cannot listen at {host}:{port}: {error}; choose another port or host"
+        "the gateway cannot listen at {0}:{1}: {2}; choose another port or host", host, port, error
     )
 
 

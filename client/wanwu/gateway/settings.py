@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError
 from wanwu.gateway.checks import check_rate
+from wanwu.gateway.validation import reason_of
 
 PREFIX = "WANWU_GATEWAY_"
 
@@ -95,7 +97,9 @@ class GatewaySettings(BaseSettings):
         for each in value:
             scheme, separator, host = each.partition("://")
             if scheme not in ("http", "https") or not separator or not host or "/" in host:
-                raise ValueError(f"{each!r} is no origin; expected one such as https://example.cn")
+                raise ValueError(
+                    Message("{0} is no origin; expected one such as https://example.cn", repr(each))
+                )
         return value
 
     @field_validator("rate")
@@ -119,11 +123,17 @@ class GatewaySettings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert came without tls_key, or the other way round; give both")
         if self.metrics_port and self.metrics_port == self.port:
-            raise ValueError(f"port and metrics_port are both {self.port}; choose another")
+            raise ValueError(
+                Message("port and metrics_port are both {0}; choose another", self.port)
+            )
         if self.max_held_bytes < self.max_body_bytes:
             raise ValueError(
-                f"max_held_bytes is {self.max_held_bytes} and max_body_bytes "
-                f"{self.max_body_bytes}; no body that large could be held: raise the first"
+                Message(
+                    "max_held_bytes is {0} and max_body_bytes {1}; no body that large could "
+                    "be held: raise the first",
+                    self.max_held_bytes,
+                    self.max_body_bytes,
+                )
             )
         return self
 
@@ -138,17 +148,20 @@ def gateway_settings(**given: object) -> GatewaySettings:
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise InputError(
-            f"the gateway has no setting {', '.join(unknown)}; docs/gateway.md lists those it has"
+            "the gateway has no setting {0}; docs/gateway.md lists those it has", ", ".join(unknown)
         )
     try:
         return GatewaySettings(**{key: each for key, each in given.items() if each is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         place = "_".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        message = reason_of(first)
         if not place:
             raise InputError(message) from error
         raise InputError(
-            f"the gateway's setting {place} is {first['input']!r}: {message} "
-            f"(WANWU_GATEWAY_{place.upper()})"
+            "the gateway's setting {0} is {1}: {2} (WANWU_GATEWAY_{3})",
+            place,
+            repr(first["input"]),
+            message,
+            place.upper(),
         ) from error

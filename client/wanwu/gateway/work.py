@@ -14,6 +14,7 @@ import numpy.typing as npt
 from wanwu.answers import Recognition
 from wanwu.async_recognizer import AsyncRecognizer
 from wanwu.async_transport import AsyncGrpcTransport
+from wanwu.catalog import Message
 from wanwu.contract import Contract
 from wanwu.errors import WanwuError
 from wanwu.gateway.answers import (
@@ -90,8 +91,11 @@ class Work:
         if texts > self._settings.max_labels:
             raise Problem(
                 "labels_invalid",
-                f"{texts} labels and aliases came and the limit is {self._settings.max_labels}; "
-                "have a bank made of them",
+                Message(
+                    "{0} labels and aliases came and the limit is {1}; have a bank made of them",
+                    texts,
+                    self._settings.max_labels,
+                ),
             )
         found = await self._each(asked.images, trace, self._recognizes(asked))
         answers = []
@@ -123,8 +127,11 @@ class Work:
         if len(asked.texts) > self._settings.max_labels:
             raise Problem(
                 "labels_invalid",
-                f"{len(asked.texts)} texts came and the limit is {self._settings.max_labels}; send "
-                "several requests",
+                Message(
+                    "{0} texts came and the limit is {1}; send several requests",
+                    len(asked.texts),
+                    self._settings.max_labels,
+                ),
             )
         for _ in range(SWAPS):
             trace.pictures.clear()
@@ -188,7 +195,9 @@ class Work:
             contract: Contract = await self._call(self.recognizer.contract())
             for tower in ("image_encoder", "text_encoder"):
                 if not await self._call(self.recognizer.is_ready(tower)):
-                    raise Problem("unavailable", f"Triton's model {tower} is not ready; wait", 5)
+                    raise Problem(
+                        "unavailable", Message("Triton's model {0} is not ready; wait", tower), 5
+                    )
             if not self._answered_once:
                 grey = np.full((32, 32, 3), 128, np.uint8)
                 await self._call(self.recognizer.embed_image(grey))

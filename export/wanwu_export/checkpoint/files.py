@@ -49,7 +49,7 @@ def check_files(folder: Path, allow_pickle: bool = False) -> tuple[Path, ...]:
         _check_processor(folder)
         _check_tokenizer(folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error}") from error
+        raise InputError("{0} cannot be read: {1}", folder, error) from error
     return (config, *weights)
 
 
@@ -65,11 +65,13 @@ def _check_config(folder: Path) -> Path:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(
-            f"{folder} has no config.json; expected a checkpoint as `save_pretrained` writes it"
+            "{0} has no config.json; expected a checkpoint as `save_pretrained` writes it", folder
         )
     model_type = _read_object(path).get("model_type")
     if not isinstance(model_type, str):
-        raise InputError(f"{path} has no model_type; expected a string such as chinese_clip there")
+        raise InputError(
+            "{0} has no model_type; expected a string such as chinese_clip there", path
+        )
     _check_family(path, model_type)
     return path
 
@@ -79,13 +81,17 @@ def _check_family(path: Path, model_type: str) -> None:
         return
     if model_type == "siglip2":
         raise InputError(
-            f"{path} is of a NaFlex checkpoint of SigLIP 2: it takes pictures of any shape as "
-            "lists of patches, which one PIXELS tensor cannot carry. Export the same model at a "
-            "fixed resolution, such as siglip2-base-patch16-224"
+            "{0} is of a NaFlex checkpoint of SigLIP 2: it takes pictures of any shape as lists "
+            "of patches, which one PIXELS tensor cannot carry. Export the same model at a fixed "
+            "resolution, such as siglip2-base-patch16-224",
+            path,
         )
     raise InputError(
-        f"{path} says model_type {model_type!r}, which is no dual tower of pictures and texts "
-        f"that this release exports; expected one of {', '.join(FAMILIES)}"
+        "{0} says model_type {1}, which is no dual tower of pictures and texts that this release "
+        "exports; expected one of {2}",
+        path,
+        repr(model_type),
+        ", ".join(FAMILIES),
     )
 
 
@@ -94,9 +100,9 @@ def _read_object(path: Path) -> dict[str, object]:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}; fetch it again") from error
+        raise InputError("{0} is no JSON: {1}; fetch it again", path, error) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a JSON {type(value).__name__}; expected an object")
+        raise InputError("{0} holds a JSON {1}; expected an object", path, type(value).__name__)
     return value
 
 
@@ -107,16 +113,18 @@ def _weights(folder: Path, allow_pickle: bool) -> list[Path]:
     pickled = sorted(folder.glob("pytorch_model*.bin*"))
     if pickled and not allow_pickle:
         raise InputError(
-            f"{folder} has pickled weights only ({pickled[0].name}), which can run code when "
-            "they are loaded; convert them to safetensors, or pass --allow-pickle to load them "
-            "with torch's weights_only"
+            "{0} has pickled weights only ({1}), which can run code when they are loaded; convert "
+            "them to safetensors, or pass --allow-pickle to load them with torch's weights_only",
+            folder,
+            pickled[0].name,
         )
     weights = _weight_files(folder, "pytorch_model.bin")
     if weights:
         return weights
     raise InputError(
-        f"{folder} has no weights; expected model.safetensors, or model.safetensors.index.json "
-        "and its shards. Pickled pytorch_model.bin is fetched and read only with --allow-pickle"
+        "{0} has no weights; expected model.safetensors, or model.safetensors.index.json and its "
+        "shards. Pickled pytorch_model.bin is fetched and read only with --allow-pickle",
+        folder,
     )
 
 
@@ -131,8 +139,12 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
     missing = [shard for shard in names if not (folder / shard).is_file()]
     if missing:
         raise InputError(
-            f"{folder} lacks {len(missing)} of the {len(names)} weight files that {index.name} "
-            f"lists: {', '.join(missing)}; fetch them"
+            "{0} lacks {1} of the {2} weight files that {3} lists: {4}; fetch them",
+            folder,
+            len(missing),
+            len(names),
+            index.name,
+            ", ".join(missing),
         )
     return [folder / shard for shard in names]
 
@@ -140,13 +152,15 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
 def _shard_names(index: Path) -> list[str]:
     shards = _read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise InputError(f"{index} has no weight_map; expected each tensor's file there")
+        raise InputError("{0} has no weight_map; expected each tensor's file there", index)
     names = sorted(set(map(str, shards.values())))
     # A loader goes by each file's own ending: a pickle must not come in as a shard of safetensors.
     ending = Path(index.name.removesuffix(".index.json")).suffix
     for name in names:
         if "/" in name or not name.endswith(ending):
-            raise InputError(f"{index} lists {name!r}; expected {ending} files of its own folder")
+            raise InputError(
+                "{0} lists {1}; expected {2} files of its own folder", index, repr(name), ending
+            )
     return names
 
 
@@ -160,7 +174,7 @@ def _check_weight_file(path: Path) -> None:
             pass
     except SafetensorError as error:
         raise InputError(
-            f"{path} is cut short or no safetensors file ({first_line(error)}); fetch it again"
+            "{0} is cut short or no safetensors file ({1}); fetch it again", path, first_line(error)
         ) from error
 
 
@@ -169,7 +183,9 @@ def _refuse_pointer(path: Path) -> None:
         start = stream.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
         raise InputError(
-            f"{path} is a Git LFS pointer instead of the file; run `git lfs pull` in {path.parent}"
+            "{0} is a Git LFS pointer instead of the file; run `git lfs pull` in {1}",
+            path,
+            path.parent,
         )
 
 
@@ -177,8 +193,10 @@ def _check_processor(folder: Path) -> None:
     found = [folder / name for name in PROCESSORS if (folder / name).is_file()]
     if not found:
         raise InputError(
-            f"{folder} has neither {' nor '.join(PROCESSORS)}, which say how the model's pictures "
-            "are prepared; copy it from where the model comes from"
+            "{0} has neither {1}, which say how the model's pictures are prepared; copy it from "
+            "where the model comes from",
+            folder,
+            " nor ".join(PROCESSORS),
         )
     for path in found:
         _read_object(path)
@@ -192,7 +210,7 @@ def _check_tokenizer(folder: Path) -> None:
                 _refuse_pointer(path)
             return
     expected = ", ".join("+".join(names) for names in TOKENIZERS)
-    raise InputError(f"{folder} has no tokenizer; expected one of {expected}")
+    raise InputError("{0} has no tokenizer; expected one of {1}", folder, expected)
 
 
 def read_licence(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wanwu.catalog import Message, message_of
 from wanwu.contract import Image
 from wanwu.errors import InputError
 from wanwu_export.dual_tower import Scale
@@ -25,11 +26,13 @@ def read_geometry(settings: dict[str, Any]) -> Image:
         raise _unsupported("do_pad is true")
     resample = _RESAMPLE.get(settings.get("resample", -1))
     if resample is None:
-        raise _unsupported(f"resample is {settings.get('resample')!r}; expected 0 to 5")
+        raise _unsupported(
+            Message("resample is {0}; expected 0 to 5", repr(settings.get("resample")))
+        )
     cropped = settings.get("do_center_crop", False)
     if "shortest_edge" in size and len(size) == 1:
         if not cropped or crop.keys() != {"height", "width"}:
-            raise _unsupported(f"size is {size} without a crop to one height and width")
+            raise _unsupported(Message("size is {0} without a crop to one height and width", size))
         return _image(
             height=crop["height"],
             width=crop["width"],
@@ -38,9 +41,13 @@ def read_geometry(settings: dict[str, Any]) -> Image:
             resample=resample,
         )
     if size.keys() != {"height", "width"}:
-        raise _unsupported(f"size is {size}; expected height and width, or shortest_edge")
+        raise _unsupported(
+            Message("size is {0}; expected height and width, or shortest_edge", size)
+        )
     if cropped and crop != size:
-        raise _unsupported(f"pictures are squashed to {size} and then cropped to {crop}")
+        raise _unsupported(
+            Message("pictures are squashed to {0} and then cropped to {1}", size, crop)
+        )
     return _image(height=size["height"], width=size["width"], resize="squash", resample=resample)
 
 
@@ -57,9 +64,11 @@ def read_scale(settings: dict[str, Any]) -> Scale:
         mean, std = settings.get("image_mean"), settings.get("image_std")
     for name, values in (("image_mean", mean), ("image_std", std)):
         if not isinstance(values, list | tuple) or len(values) != 3:
-            raise _unsupported(f"{name} is {values!r}; expected three numbers, red green blue")
+            raise _unsupported(
+                Message("{0} is {1}; expected three numbers, red green blue", name, repr(values))
+            )
     if min(std) <= 0:
-        raise _unsupported(f"image_std is {std}; expected three numbers above 0")
+        raise _unsupported(Message("image_std is {0}; expected three numbers above 0", std))
     return Scale(float(factor), [float(value) for value in mean], [float(value) for value in std])
 
 
@@ -74,11 +83,12 @@ def _image(**fields: Any) -> Image:
     try:
         return Image(**fields)
     except ValueError as error:
-        raise _unsupported(str(error)) from error
+        raise _unsupported(message_of(error)) from error
 
 
 def _unsupported(what: str) -> InputError:
     return InputError(
-        f"the checkpoint's image processor cannot be served: {what}. A client resizes to one size "
-        "(squash), or resizes the short edge and crops the centre"
+        "the checkpoint's image processor cannot be served: {0}. A client resizes to one size "
+        "(squash), or resizes the short edge and crops the centre",
+        what,
     )

@@ -164,8 +164,11 @@ def _load(part: str, auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
         )
     except Exception as error:  # transformers lets every library's errors through
         raise InputError(
-            f"the {part} of {checkpoint.folder} cannot be loaded: "
-            f"{type(error).__name__}: {first_line(error)}"
+            "the {0} of {1} cannot be loaded: {2}: {3}",
+            part,
+            checkpoint.folder,
+            type(error).__name__,
+            first_line(error),
         ) from error
 
 
@@ -183,18 +186,20 @@ def _load_model(checkpoint: Checkpoint) -> Any:
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelError(
-            f"the checkpoint lacks {len(absent)} weights: {', '.join(absent[:5])}"
-            f"{' …' if len(absent) > 5 else ''}; transformers would fill them with random numbers. "
-            "Fetch the whole checkpoint"
+            "the checkpoint lacks {0} weights: {1}{2}; transformers would fill them with random "
+            "numbers. Fetch the whole checkpoint",
+            len(absent),
+            ", ".join(absent[:5]),
+            " …" if len(absent) > 5 else "",
         )
     if report["mismatched_keys"]:
         raise ModelError(
-            f"weights do not fit config.json: {sorted(report['mismatched_keys'])[:3]}; "
-            "they belong to another model"
+            "weights do not fit config.json: {0}; they belong to another model",
+            sorted(report["mismatched_keys"])[:3],
         )
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"weight {name} holds NaN or infinity; fetch the checkpoint again")
+            raise ModelError("weight {0} holds NaN or infinity; fetch the checkpoint again", name)
     return model.eval().requires_grad_(False)
 
 

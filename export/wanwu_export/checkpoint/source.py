@@ -62,14 +62,16 @@ def locate(source: str, *, revision: str | None = None, allow_pickle: bool = Fal
     if folder is not None:
         if revision is not None:
             raise InputError(
-                f"--revision {revision} was given and {source} is a folder, which has no "
-                "revisions; leave --revision out, or check that revision out in the folder"
+                "--revision {0} was given and {1} is a folder, which has no revisions; leave "
+                "--revision out, or check that revision out in the folder",
+                revision,
+                source,
             )
         paths = check_files(folder, allow_pickle)
         return _checkpoint(folder, folder.resolve().name, content_hash(paths), "folder", paths)
     name = source.removeprefix(MODELSCOPE)
     if not _REPOSITORY.fullmatch(name):
-        raise InputError(f"{source!r} names no checkpoint; expected {FORMS}")
+        raise InputError("{0} names no checkpoint; expected {1}", repr(source), FORMS)
     patterns = [*_FETCHED, _PICKLED] if allow_pickle else [*_FETCHED]
     if name == source:
         folder = _fetch_from_hub(name, revision, patterns)
@@ -98,11 +100,13 @@ def _given_folder(source: str) -> Path | None:
             return path
         found = path.exists()
     except (OSError, RuntimeError) as error:  # a name too long, or the home of an unknown user
-        raise InputError(f"there is no folder {source}: {error}; expected {FORMS}") from error
+        raise InputError(
+            "there is no folder {0}: {1}; expected {2}", source, error, FORMS
+        ) from error
     if found:
-        raise InputError(f"{source} is a file; expected the folder that holds the checkpoint")
+        raise InputError("{0} is a file; expected the folder that holds the checkpoint", source)
     if source.startswith(("./", "../", "/", "~")) or source.endswith("/") or source.count("/") > 1:
-        raise InputError(f"there is no folder {source}; expected {FORMS}")
+        raise InputError("there is no folder {0}; expected {1}", source, FORMS)
     return None
 
 
@@ -131,25 +135,32 @@ def _hub_error(error: Exception, name: str, revision: str | None) -> WanwuError:
 
     if isinstance(error, errors.RevisionNotFoundError):
         return InputError(
-            f"{name} has no revision {revision or 'main'}; expected a branch, a tag or a full "
-            "commit in --revision"
+            "{0} has no revision {1}; expected a branch, a tag or a full commit in --revision",
+            name,
+            revision or "main",
         )
     refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403)
     if isinstance(error, errors.GatedRepoError) or (
         refused and not isinstance(error, errors.RepositoryNotFoundError)
     ):
         return SetupError(
-            f"the hub does not let you read {name} ({first_line(error)}); accept its terms on its "
-            "page and give your token in HF_TOKEN, or give a folder"
+            "the hub does not let you read {0} ({1}); accept its terms on its page and give your "
+            "token in HF_TOKEN, or give a folder",
+            name,
+            first_line(error),
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return InputError(
-            f"there is neither a folder {name} here nor a model of that name on the hub; check "
-            "the name, or give your token in HF_TOKEN if the model is private"
+            "there is neither a folder {0} here nor a model of that name on the hub; check the "
+            "name, or give your token in HF_TOKEN if the model is private",
+            name,
         )
     return SetupError(
-        f"{name} could not be fetched ({type(error).__name__}: {first_line(error)}); {_BY_HAND}, "
-        "or set HF_ENDPOINT to your mirror"
+        "{0} could not be fetched ({1}: {2}); {3}, or set HF_ENDPOINT to your mirror",
+        name,
+        type(error).__name__,
+        first_line(error),
+        _BY_HAND,
     )
 
 
@@ -159,8 +170,9 @@ def _fetch_from_modelscope(name: str, revision: str | None, patterns: list[str])
         from modelscope_hub import HubApi
     except ImportError as error:
         raise SetupError(
-            f"{MODELSCOPE}{name} needs ModelScope's client; run: pip install modelscope-hub, "
-            "or give a folder"
+            "{0}{1} needs ModelScope's client; run: pip install modelscope-hub, or give a folder",
+            MODELSCOPE,
+            name,
         ) from error
     # On by default, it asks the server for an address and asks that for this machine's region.
     os.environ.setdefault("MODELSCOPE_DOWNLOAD_INTRA_CLOUD", "false")
@@ -187,15 +199,23 @@ def _modelscope_error(error: Exception, name: str, revision: str | None) -> Wanw
         cause, reason = error, f"{type(error).__name__}: {first_line(error)}"
     if isinstance(cause, errors.AuthenticationError | errors.PermissionDeniedError):
         return SetupError(
-            f"ModelScope does not let you read {name} ({reason}); accept its terms on its page "
-            "and give your token in MODELSCOPE_API_TOKEN, or give a folder"
+            "ModelScope does not let you read {0} ({1}); accept its terms on its page and give "
+            "your token in MODELSCOPE_API_TOKEN, or give a folder",
+            name,
+            reason,
         )
     if isinstance(error, errors.NotExistError | errors.InvalidParameter):
         return InputError(
-            f"ModelScope has no model {name} with a revision {revision or 'master'} ({reason}); "
-            "check both, or give your token in MODELSCOPE_API_TOKEN if the model is private"
+            "ModelScope has no model {0} with a revision {1} ({2}); check both, or give your "
+            "token in MODELSCOPE_API_TOKEN if the model is private",
+            name,
+            revision or "master",
+            reason,
         )
     return SetupError(
-        f"{MODELSCOPE}{name} could not be fetched ({reason}); {_BY_HAND}, or set "
-        "MODELSCOPE_ENDPOINT to your mirror"
+        "{0}{1} could not be fetched ({2}); {3}, or set MODELSCOPE_ENDPOINT to your mirror",
+        MODELSCOPE,
+        name,
+        reason,
+        _BY_HAND,
     )

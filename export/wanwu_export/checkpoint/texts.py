@@ -33,8 +33,9 @@ def read_tokenizer(tokenizer: Any) -> bytes:
     if type(tokenizer).__name__ == "SiglipTokenizer":
         return _siglip(tokenizer).to_str().encode()
     raise InputError(
-        f"the checkpoint's tokenizer is a {type(tokenizer).__name__}, which runs only in Python; "
-        "expected one with a tokenizer.json, or SigLIP's"
+        "the checkpoint's tokenizer is a {0}, which runs only in Python; expected one with a "
+        "tokenizer.json, or SigLIP's",
+        type(tokenizer).__name__,
     )
 
 

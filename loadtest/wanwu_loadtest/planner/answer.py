@@ -103,12 +103,14 @@ def answer(question: Question) -> Answer:
         InputError: the question cannot be answered; the message says what to change.
     """
     if question.p95_ms <= 0:
-        raise InputError(f"--p95-ms is {question.p95_ms:g}; expected more than 0")
+        raise InputError("--p95-ms is {0}; expected more than 0", f"{question.p95_ms:g}")
     total = question.results.total
     if question.results.knee is None and total.errors:
         raise InputError(
-            f"{total.errors} of the load's {total.sent} requests failed, and no rate was kept up "
-            "with; measure again from a low rate on: wanwu loadtest --shape steps"
+            "{0} of the load's {1} requests failed, and no rate was kept up with; measure again "
+            "from a low rate on: wanwu loadtest --shape steps",
+            total.errors,
+            total.sent,
         )
     values = question.values
     pod = pod_model(question.results, values, question.service_cv)
@@ -158,5 +160,6 @@ def _pod_start_s(question: Question) -> float:
         return float(measured)
     except ValueError as error:
         raise InputError(
-            f"the results have the pod_start_s {measured!r}; expected seconds: give --pod-start-s"
+            "the results have the pod_start_s {0}; expected seconds: give --pod-start-s",
+            repr(measured),
         ) from error

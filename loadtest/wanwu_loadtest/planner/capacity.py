@@ -99,7 +99,8 @@ def make_plan(
     rate = min(surface.rate_within(p95_ms), LARGEST_LOAD * surface.capacity, knee or float("inf"))
     if rate <= 0:
         raise InputError(
-            f"no number of pods has a P95 of {p95_ms:g} ms; raise --p95-ms, or serve a faster model"
+            "no number of pods has a P95 of {0} ms; raise --p95-ms, or serve a faster model",
+            f"{p95_ms:g}",
         )
     empty = Plan(p95_ms, rate, [], 0, 0.0, None)
     hours = []

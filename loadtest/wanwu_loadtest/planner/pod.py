@@ -126,8 +126,8 @@ def _trusted(service: Service) -> tuple[list[int], list[float]]:
     seconds = np.maximum.accumulate([each.mean_ms / 1000 for each in often])
     if seconds[0] <= 0:
         raise InputError(
-            f"the results have executions of {seconds[0] * 1000:g} ms; expected more than 0: "
-            "measure again"
+            "the results have executions of {0} ms; expected more than 0: measure again",
+            f"{seconds[0] * 1000:g}",
         )
     return [each.size for each in often], seconds.tolist()
 

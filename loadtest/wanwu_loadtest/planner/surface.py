@@ -84,9 +84,11 @@ class Surface:
         times = (self.quantiles_s[:, P95] + self.pod.overhead_s) * 1000
         if times[0] > p95_ms:
             raise InputError(
-                f"--p95-ms is {p95_ms:g} and the P95 of a pod that is nearly idle is "
-                f"{times[0]:.0f} ms; allow more, measure again from a low rate on "
-                "(wanwu loadtest --shape steps), or serve a faster model or on faster hardware"
+                "--p95-ms is {0} and the P95 of a pod that is nearly idle is {1} ms; allow more, "
+                "measure again from a low rate on (wanwu loadtest --shape steps), or serve a "
+                "faster model or on faster hardware",
+                f"{p95_ms:g}",
+                f"{times[0]:.0f}",
             )
         above = np.flatnonzero(times > p95_ms)
         if not len(above):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError
 
 #: Column of the rate, and how many of its unit make a picture per second.
@@ -108,16 +109,20 @@ def read_traffic(path: Path) -> Traffic:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise InputError(
+            "{0}: cannot be read: {1}; check the path", path, error.strerror
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV in UTF-8: {error}; save it as one") from error
+        raise InputError("{0} is no CSV in UTF-8: {1}; save it as one", path, error) from error
     divisor = _divisor(path, lines)
     rows: list[tuple[datetime, bool, float]] = []
     for number, line in enumerate(lines[1:], start=2):
         if any(cell.strip() for cell in line):
-            rows.append(_row(f"{path} line {number}", line, divisor, rows))
+            rows.append(_row(Message("{0} line {1}", path, number), line, divisor, rows))
     if len(rows) < 2:
-        raise InputError(f"{path} has {len(rows)} rows of traffic; expected at least 2: add some")
+        raise InputError(
+            "{0} has {1} rows of traffic; expected at least 2: add some", path, len(rows)
+        )
     start, dated, _ = rows[0]
     times = [(when - start).total_seconds() for when, _, _ in rows]
     return Traffic(start, dated, np.array(times), np.array([rate for _, _, rate in rows]))
@@ -126,7 +131,7 @@ def read_traffic(path: Path) -> Traffic:
 def _divisor(path: Path, lines: list[list[str]]) -> float:
     header = [cell.strip() for cell in lines[0]] if lines else []
     if len(header) != 2 or header[0] != "time" or header[1] not in RATES:
-        raise InputError(f"{path} line 1 is {','.join(header)!r}; {HEADER}")
+        raise InputError("{0} line 1 is {1}; {2}", path, repr(",".join(header)), HEADER)
     return RATES[header[1]]
 
 
@@ -134,19 +139,23 @@ def _row(
     where: str, line: list[str], divisor: float, before: list[tuple[datetime, bool, float]]
 ) -> tuple[datetime, bool, float]:
     if len(line) != 2:
-        raise InputError(f"{where} has {len(line)} columns; expected 2: a time and a rate")
+        raise InputError("{0} has {1} columns; expected 2: a time and a rate", where, len(line))
     when, dated = _time(where, line[0].strip())
     if before:
         last, was_dated, _ = before[-1]
         if dated != was_dated or (when.tzinfo is None) != (last.tzinfo is None):
             raise InputError(
-                f"{where} has the time {line[0]!r}, written otherwise than the line before; "
-                "write all of them alike, with or without date and time zone"
+                "{0} has the time {1}, written otherwise than the line before; write all of them "
+                "alike, with or without date and time zone",
+                where,
+                repr(line[0]),
             )
         if when <= last:
             raise InputError(
-                f"{where} has the time {line[0]!r}, not after the line before; "
-                "put the rows in order, and give dates when they cross midnight"
+                "{0} has the time {1}, not after the line before; put the rows in order, and give "
+                "dates when they cross midnight",
+                where,
+                repr(line[0]),
             )
     return when, dated, _rate(where, line[1].strip()) / divisor
 
@@ -163,7 +172,9 @@ def _time(where: str, text: str) -> tuple[datetime, bool]:
             return datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text)), True
         except ValueError:
             pass
-    raise InputError(f"{where} has the time {text!r}; expected HH:MM, or ISO 8601 with a date")
+    raise InputError(
+        "{0} has the time {1}; expected HH:MM, or ISO 8601 with a date", where, repr(text)
+    )
 
 
 def _rate(where: str, text: str) -> float:
@@ -172,5 +183,5 @@ def _rate(where: str, text: str) -> float:
     except ValueError:
         rate = -1.0
     if not 0 <= rate < float("inf"):
-        raise InputError(f"{where} has the rate {text!r}; expected a number of at least 0")
+        raise InputError("{0} has the rate {1}; expected a number of at least 0", where, repr(text))
     return rate

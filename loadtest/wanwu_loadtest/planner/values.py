@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from wanwu.catalog import Message
 from wanwu.errors import InputError
 from wanwu_loadtest.planner.behavior import Behavior, Kind, Policy, Rules
 
@@ -140,13 +141,17 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise InputError(
+            "{0}: cannot be read: {1}; check the path", path, error.strerror
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}; give a values file of the chart") from error
+        raise InputError(
+            "{0} is no YAML: {1}; give a values file of the chart", path, error
+        ) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{path} holds a {type(tree).__name__}; expected values of the chart")
+        raise InputError("{0} holds a {1}; expected values of the chart", path, type(tree).__name__)
     return tree
 
 
@@ -178,8 +183,10 @@ def _check_keys(tree: dict[str, Any], above: str = "") -> None:
             continue
         if not any(each.startswith(f"{path}.") for each in leaves):
             close = difflib.get_close_matches(path, leaves, 1)
-            hint = f"; did you mean {close[0]}?" if close else ";"
-            raise InputError(f"the chart has no value {path}{hint} helm/wanwu/README.md lists them")
+            hint = Message("; did you mean {0}?", close[0]) if close else ";"
+            raise InputError(
+                "the chart has no value {0}{1} helm/wanwu/README.md lists them", path, hint
+            )
         if isinstance(value, dict):
             _check_keys(value, f"{path}.")
 
@@ -189,7 +196,9 @@ def _look(tree: Any, path: str) -> tuple[bool, Any]:
     for key in path.split("."):
         if not isinstance(tree, dict):
             where = ".".join(walked)
-            raise InputError(f"{where} is {tree!r}; expected a map, as the chart's values.yaml has")
+            raise InputError(
+                "{0} is {1}; expected a map, as the chart's values.yaml has", where, repr(tree)
+            )
         if key not in tree:
             return False, None
         tree = tree[key]
@@ -201,11 +210,13 @@ def _checked(path: str, value: Any, default: Any, least: float | None) -> Any:
     choices = {"autoscaling.driver": DRIVERS, "triton.profile": PROFILES}.get(path)
     if choices:
         if value not in choices:
-            raise InputError(f"{path} is {value!r}; expected one of {', '.join(choices)}")
+            raise InputError(
+                "{0} is {1}; expected one of {2}", path, repr(value), ", ".join(choices)
+            )
         return value
     if isinstance(default, tuple):
         if not isinstance(value, list):
-            raise InputError(f"{path} is {value!r}; expected a list of whole numbers")
+            raise InputError("{0} is {1}; expected a list of whole numbers", path, repr(value))
         return tuple(sorted(_number(path, each, True, 1) for each in value))
     # Ratios and latencies may have a fraction; counts and seconds may not.
     whole = not path.endswith(("gpuUtilization", "p95Ms", "queueMs"))
@@ -218,13 +229,17 @@ def _number(path: str, value: Any, whole: bool, least: float) -> Any:
         value, right = int(value), True  # YAML reads 1e7 so
     if not right or not value >= least:
         kind = "a whole number" if whole else "a number"
-        raise InputError(f"{path} is {value!r}; expected {kind} of at least {least:g}")
+        raise InputError(
+            "{0} is {1}; expected {2} of at least {3}", path, repr(value), kind, f"{least:g}"
+        )
     return value
 
 
 def _check_together(values: ChartValues) -> None:
     if values.min_replicas > values.max_replicas:
         raise InputError(
-            f"autoscaling.minReplicas is {values.min_replicas} and autoscaling.maxReplicas "
-            f"{values.max_replicas}; the first must be at most the second"
+            "autoscaling.minReplicas is {0} and autoscaling.maxReplicas {1}; the first must be at "
+            "most the second",
+            values.min_replicas,
+            values.max_replicas,
         )
