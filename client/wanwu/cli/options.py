@@ -94,7 +94,7 @@ def chosen_labels(
         if value is not None
     ]
     if len(given) > 1:
-        raise InputError("{0} were given together; give one of them", ", ".join(given))
+        raise InputError("{0} and {1} were given together; give one of them", *given[:2])
     if labels_file is not None:
         return read_labels(labels_file)
     if labels is None:
