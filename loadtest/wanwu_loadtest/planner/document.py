@@ -41,7 +41,7 @@ def as_dict(answered: Answer, swept: Sweep | None = None, *, series: bool = Fals
 
 def write_json(path: Path, found: Any) -> None:
     """Write plain values."""
-    path.write_bytes(msgspec.json.encode(found) + b"\n")
+    path.write_bytes(msgspec.json.encode(found, enc_hook=str) + b"\n")
 
 
 def _pod(answered: Answer) -> dict[str, Any]:
