@@ -152,7 +152,8 @@ def read_manifest(repository: Path) -> Manifest | None:
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
     """Put a manifest in place in one step: readers see the old one or the new one."""
-    encoded = msgspec.json.format(msgspec.json.encode(manifest, enc_hook=str, order="sorted"), indent=2)
+    written = msgspec.json.encode(manifest, enc_hook=str, order="sorted")
+    encoded = msgspec.json.format(written, indent=2)
     staged = repository / f".{MANIFEST}.{os.getpid()}"
     staged.write_bytes(encoded + b"\n")
     staged.replace(repository / MANIFEST)

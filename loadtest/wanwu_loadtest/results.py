@@ -160,7 +160,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     def write(self, path: Path) -> None:
         """Write the file."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self, enc_hook=str), indent=2) + b"\n")
+        written = msgspec.json.encode(self, enc_hook=str)
+        path.write_bytes(msgspec.json.format(written, indent=2) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Results:

@@ -6,7 +6,9 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -206,6 +208,27 @@ def test_a_problem_says_what_came_in_chinese_too(gateway) -> None:
     asked = {"images": ["AAAA"], "top_k": -1}
     problem = post_json(gateway, "/v1/recognize", asked, **{"Accept-Language": "zh"}).json()
     assert problem["detail"] == "top_k 是 -1：应不小于 1，请参阅 /docs 的接口说明"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_path_of_many_messages_is_answered_at_once_and_cut(gateway, language) -> None:
+    """Its Chinese was once looked for by regular expressions: 3 kB stopped the gateway for 36 s."""
+    words = " has fingerprint ", " and ", " says ", " of version "
+    path = "/" + "".join(word * 60 for word in words)
+    path += ": they are of different exports; export again"
+    began = time.monotonic()
+    answer = request(gateway.url + quote(path), headers={"Accept-Language": language})
+    assert time.monotonic() - began < 1
+    problem = answer.json()
+    assert (answer.status, problem["code"]) == (404, "route_unknown")
+    assert "has fingerprint" in problem["detail"]
+    assert len(problem["detail"]) < 300
+
+
+def test_what_a_caller_sent_is_echoed_to_the_letter(gateway) -> None:
+    path = "/there is no file x; check the path"
+    answer = request(gateway.url + quote(path), headers={"Accept-Language": "zh"})
+    assert answer.json()["detail"] == f"{path} 没有内容，/docs 说明了有哪些地址"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/v1/banks"])
