@@ -42,7 +42,7 @@ test-gateway: $(INSTALLED) ## Test the gateway: callers, hostile uploads, audit 
 
 test-chart: $(INSTALLED) ## Test the chart: every example on every Kubernetes, its rules by promtool
 	$(BIN)/python helm/generate.py --check
-	$(BIN)/pytest tests/chart tests/k8s
+	$(BIN)/pytest --numprocesses auto --dist worksteal tests/chart tests/k8s
 
 test-loadtest: $(INSTALLED) ## Test the load, its report, and the capacity planner
 	$(BIN)/pytest tests/loadtest
