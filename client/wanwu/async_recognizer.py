@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ class AsyncRecognizer:
     """Recognises pictures from inside an event loop; arguments and answers as `Recognizer`.
 
     Pictures are decoded in threads of its own, so the loop is never held up; `decoders` is how many
-    at a time, by default as many as the machine has cores and four more.
+    at a time, by default as many as the machine has cores and four more, or an executor of yours.
 
     Example:
         >>> async def name(picture):
@@ -64,7 +64,7 @@ class AsyncRecognizer:
         refresh_s: float = 60.0,
         cache: Path | str | bool = True,
         transport: AsyncTransport | None = None,
-        decoders: int | None = None,
+        decoders: int | Executor | None = None,
     ) -> None:
         settings = Settings.from_env(
             url=url, timeout_s=timeout_s, api_key=api_key, tls=tls, cache=cache
@@ -82,7 +82,12 @@ class AsyncRecognizer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._locks = Locks(asyncio.Lock)
-        self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="wanwu")
+        self._own_pool = not isinstance(decoders, Executor)
+        self._pool = (
+            decoders
+            if isinstance(decoders, Executor)
+            else ThreadPoolExecutor(decoders, thread_name_prefix="wanwu")
+        )
 
     async def recognize(
         self,
@@ -179,7 +184,8 @@ class AsyncRecognizer:
         if self._made is not None and not self._closed:
             await self._made.close()
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._own_pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> AsyncRecognizer:
         """Give itself."""

@@ -79,7 +79,6 @@ NO_MESSAGES = {
     "media-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "%(asctime)s %(levelname)s %(name)s: %(message)s",
-    "the parser is not to go on",
     # the same in both languages, or around a text that is translated
     "wanwu {0}",
     "wanwu: {0}",

@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ import trustme
 from PIL import Image
 
 from support.clones import with_queue
-from support.http import form, post_picture
+from support.fleet import Name, served_name
+from support.http import Answer, form, post_picture, request
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.samples import cat_photo
 
@@ -90,15 +93,72 @@ def test_a_triton_that_hangs_is_504(repository: Path, start_gateway) -> None:
         start_gateway(server.url, "--timeout-s", "1") as gateway,
     ):
         assert post_picture(gateway.url, "/predict", cat_photo()).status == 200
-        os.killpg(server.pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             started = time.monotonic()
             answer = post_picture(gateway.url, "/predict", cat_photo())
             spent = time.monotonic() - started
-        finally:
-            os.killpg(server.pid, signal.SIGCONT)
     assert (answer.status, answer.json()["code"]) == (504, "deadline")
     assert spent < 3
+
+
+def test_a_triton_that_has_gone_is_told_at_once_and_its_return_too(
+    repository: Path, start_gateway
+) -> None:
+    options = ServerOptions(repository, grpc_port=free_port(), metrics_port=None)
+    with (
+        EmbeddedServer(options) as server,
+        start_gateway(server.url, "--timeout-s", "2") as gateway,
+    ):
+        assert request(f"{gateway.url}/readyz").status == 200
+        with stopped(server):
+            post_picture(gateway.url, "/predict", cat_photo())
+            for _ in range(3):
+                status, spent_s = timed(lambda: post_picture(gateway.url, "/predict", cat_photo()))
+                assert (status, spent_s < 1.2) == (503, True)
+            status, spent_s = timed(lambda: request(f"{gateway.url}/readyz"))
+            assert (status, spent_s < 3.5) == (503, True)
+        back = time.monotonic() + 3
+        while post_picture(gateway.url, "/predict", cat_photo()).status != 200:
+            assert time.monotonic() < back
+        assert request(f"{gateway.url}/readyz").status == 200
+
+
+def test_one_triton_of_two_that_hangs_takes_no_gateway_out_of_service(
+    repository: Path, start_gateway
+) -> None:
+    addresses, port = ("127.0.0.1", "127.0.0.2"), free_port()
+    first, second = (
+        ServerOptions(repository, host=address, grpc_port=port, metrics_port=None)
+        for address in addresses
+    )
+    with (
+        EmbeddedServer(first) as server,
+        EmbeddedServer(second),
+        served_name(Name(*addresses), port) as both,
+        start_gateway(both, "--timeout-s", "2") as gateway,
+    ):
+        assert request(f"{gateway.url}/readyz").status == 200
+        with stopped(server):
+            for _ in range(4):
+                status, spent_s = timed(lambda: request(f"{gateway.url}/readyz"))
+                assert (status, spent_s < 3.5) == (200, True)
+                time.sleep(2.1)  # longer than an answer counts
+
+
+@contextmanager
+def stopped(server: EmbeddedServer) -> Iterator[None]:
+    """Hold a server's processes, as a node that hangs does."""
+    os.killpg(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+
+
+def timed(work: Callable[[], Answer]) -> tuple[int, float]:
+    """Return an answer's status and the seconds until it came."""
+    started = time.monotonic()
+    return work().status, time.monotonic() - started
 
 
 def test_probes_answer_while_pictures_are_decoded(gateway) -> None:

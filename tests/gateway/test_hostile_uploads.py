@@ -18,6 +18,7 @@ import pytest
 
 from support import hostile
 from support.http import form
+from wanwu.gateway.protocol import CONTINUE
 
 #: What the process of a gateway with its defaults may come to hold. Two pictures of 40 megapixels
 #: are decoded at a time, and a WebP takes 15 bytes a pixel.
@@ -114,7 +115,7 @@ def speak(
             pass  # what came before is the answer
         reader.join(20)
         assert not reader.is_alive(), "the connection was left open"
-    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    head, _, body = bytes(answer).removeprefix(CONTINUE).partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:])
     assert headers["connection"] == "close"
@@ -376,7 +377,7 @@ def test_a_body_longer_than_was_told_is_no_second_request(impatient: Any) -> Non
 
 @pytest.mark.parametrize(
     "body",
-    [b"x\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n", b"5\r\nabcdefgh\r\n", b"5 5\r\nabcde\r\n"],
+    [b"x\r\n", b"-1\r\n", b"f" * 21 + b"\r\n", b"5\r\nabcdefgh\r\n", b"5 5\r\nabcde\r\n"],
 )
 def test_chunks_of_bad_sizes_are_refused(impatient: Any, body: bytes) -> None:
     head = post(f"Content-Type: {CUT}", "Transfer-Encoding: chunked")
@@ -404,6 +405,7 @@ def test_many_bodies_that_are_held_are_refused_by_name(server: Any, start_gatewa
     [
         b"\0\0\0\0\r\n\r\n",
         b"HELLO\r\n\r\n",
+        b"\r\n" * 10,
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(200),
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -446,12 +448,11 @@ def test_what_is_no_http_is_refused(impatient: Any, request_text: bytes) -> None
     ids=["many", "one", "one read", "short", "path", "query", "method"],
 )
 def test_headers_past_the_limit_are_refused(gateway: Any, head: bytes) -> None:
-    code = "request_malformed" if head[:2] == b"aa" else "header_too_large"
-    assert_refused(speak(gateway, head), code)
+    assert_refused(speak(gateway, head), "header_too_large")
     assert_it_still_answers(gateway)
 
 
-@pytest.mark.parametrize("slowly", [b"", b"POST /v1/recog", post()[:-2], b"\r\n" * 10], ids=str)
+@pytest.mark.parametrize("slowly", [b"", b"POST /v1/recog", post()[:-2]], ids=str)
 def test_slow_headers_are_cut_off(impatient: Any, slowly: bytes) -> None:
     def drops() -> Iterator[bytes]:
         yield slowly

@@ -29,6 +29,12 @@ from wanwu.gateway.validation import reason_of
 from wanwu.gateway.work import Work
 from wanwu.settings import Settings
 
+#: Headers of answers that a page of another origin may read.
+EXPOSED = (
+    *(REQUEST_ID_HEADER, "Retry-After", "WWW-Authenticate", "Content-Language"),
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+)
+
 
 def build_app(
     settings: GatewaySettings, triton: Settings, audit: AuditLog | None, metrics: Metrics
@@ -70,6 +76,7 @@ problem document (RFC 9457): a `code` for programs, a text in Chinese or English
         redoc_url=None,
         # A redirection would name the host that the caller's own header names.
         redirect_slashes=False,
+        root_path=settings.root_path,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
@@ -84,6 +91,7 @@ problem document (RFC 9457): a `code` for programs, a text in Chinese or English
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID_HEADER],
+            expose_headers=EXPOSED,
         )
     served: ASGIApp = Edge(app, settings, audit, metrics)
     if settings.trusted_proxies:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from limits import parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
+from limits import RateLimitItem, WindowStats, parse
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import ConfigurationError, StorageError
 from starlette.datastructures import Headers
 
 from wanwu.catalog import Message
+from wanwu.errors import SetupError
 from wanwu.gateway.bearer import KeySet, TokenVerifier, scopes_of
 from wanwu.gateway.keys import PREFIX, SCOPES, KeyStore, Scope
 from wanwu.gateway.problems import Problem
 from wanwu.gateway.settings import GatewaySettings
 
 KEY_HEADER = "X-API-Key"
+#: The shared storage of rates answers within this time; else it is left alone for the other.
+STORAGE_TIMEOUT_S, STORAGE_PAUSE_S = 0.2, 5.0
+
+log = logging.getLogger("wanwu.gateway")
 
 
 @dataclass(frozen=True)
@@ -124,12 +132,18 @@ class Admission:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = _shared_limiter(settings.rate_storage)
+        self._shared_after = 0.0
         self._under_way: Counter[tuple[str, str]] = Counter()
 
     @asynccontextmanager
-    async def admit(self, principal: Principal) -> AsyncIterator[None]:
-        """Let a request through, and count it while it is under way.
+    async def admit(self, principal: Principal, headers: dict[str, str]) -> AsyncIterator[None]:
+        """Admit a request, and count it while it is under way.
+
+        Args:
+            principal: who calls.
+            headers: of the answer; what is left of the rate is added.
 
         Raises:
             Problem: its principal, or all together, have too many.
@@ -138,7 +152,7 @@ class Admission:
         self._check_under_way(who)
         self._under_way[who] += 1
         try:
-            await self._check_rate(who, principal.rate or self._settings.rate)
+            await self._check_rate(who, principal.rate or self._settings.rate, headers)
             yield
         finally:
             self._under_way[who] -= 1
@@ -166,13 +180,49 @@ class Admission:
                 retry_after_s=1,
             )
 
-    async def _check_rate(self, who: tuple[str, str], rate: str) -> None:
+    async def _check_rate(self, who: tuple[str, str], rate: str, headers: dict[str, str]) -> None:
         limit = parse(rate)
-        if await self._limiter.hit(limit, *who):
-            return
-        reset = (await self._limiter.get_window_stats(limit, *who)).reset_time
-        raise Problem(
-            "rate_limited",
-            Message("your limit is {0}; wait, or ask the gateway's operator for more", rate),
-            retry_after_s=max(0.0, reset - time.time()),
+        admitted, window = await self._count(limit, who)
+        wait_s = max(0.0, window.reset_time - time.time())
+        headers["RateLimit-Limit"] = str(limit.amount)
+        headers["RateLimit-Remaining"] = str(window.remaining)
+        headers["RateLimit-Reset"] = str(math.ceil(wait_s))
+        if not admitted:
+            raise Problem(
+                "rate_limited",
+                Message("your limit is {0}; wait, or ask the gateway's operator for more", rate),
+                retry_after_s=wait_s,
+            )
+
+    async def _count(self, limit: RateLimitItem, who: tuple[str, str]) -> tuple[bool, WindowStats]:
+        """Count a request, here alone while the shared storage does not answer."""
+        if self._shared is not None and time.monotonic() >= self._shared_after:
+            try:
+                return await _counted(self._shared, limit, who)
+            except StorageError as error:
+                self._shared_after = time.monotonic() + STORAGE_PAUSE_S
+                log.error("requests are counted by this gateway alone: %s", error)
+        return await _counted(self._own, limit, who)
+
+
+async def _counted(
+    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, str]
+) -> tuple[bool, WindowStats]:
+    return await limiter.hit(limit, *who), await limiter.get_window_stats(limit, *who)
+
+
+def _shared_limiter(uri: str | None) -> SlidingWindowCounterRateLimiter | None:
+    if uri is None:
+        return None
+    try:
+        storage = RedisStorage(
+            f"async+{uri}",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="wanwu",
+            socket_timeout=STORAGE_TIMEOUT_S,
+            socket_connect_timeout=STORAGE_TIMEOUT_S,
         )
+    except (ConfigurationError, ValueError) as error:
+        raise SetupError("the storage of rates cannot be used: {0}", error) from error
+    return SlidingWindowCounterRateLimiter(storage)

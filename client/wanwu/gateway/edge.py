@@ -9,12 +9,15 @@ import asyncio
 import logging
 import time
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wanwu.catalog import message as filled
 from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.gateway.connections import Refusals
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, prefers_chinese
 from wanwu.gateway.settings import GatewaySettings
@@ -26,6 +29,11 @@ PROBES = ("/healthz", "/readyz")
 LINGER_S = 2.0
 NO_ANSWER = 499  # the caller left; the status that web servers log then
 UNKNOWN = "unknown"
+
+
+class _CallerLeft(Exception):  # noqa: N818 - a signal between methods, never seen outside
+    """The caller closed the connection before its answer was ready."""
+
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -53,6 +61,7 @@ class Edge:
         self._app, self._settings = app, settings
         self._audit, self._metrics = audit, metrics
         self._held = 0
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -61,7 +70,8 @@ class Edge:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # uvicorn sends the answer without its body
-        trace = new_trace(scope)
+        scope = self._own(scope)
+        trace = new_trace(scope, self._settings.deadline_s)
         body = _Body(self, scope, receive)
         answer: list[Message] = []
 
@@ -70,7 +80,12 @@ class Edge:
 
         with self._metrics.in_flight.track_inprogress():
             try:
-                await self._app(scope, body.receive, keep)
+                await self._serve(scope, trace, body, keep)
+            except Problem as problem:
+                trace.code = problem.code
+                answer = await self._refused(scope, trace, problem)
+            except _CallerLeft:
+                trace.code, answer = "caller_left", []
             except asyncio.CancelledError:
                 # The time to drain is over; what is awaited from now on is not cancelled again.
                 trace.code, body.complete = "unavailable", True
@@ -85,6 +100,54 @@ class Edge:
                 return
             await self._send(scope, trace, answer, body, send)
 
+    def _own(self, scope: Scope) -> Scope:
+        """Return a request with its path as this server has it."""
+        if "://" in scope["path"]:
+            scope = _origin_form(scope)
+        root = self._settings.root_path
+        if not root:
+            return scope
+        path = scope["path"]
+        # A proxy may have taken the root away, and probes come without it.
+        below = path == root or path.startswith(f"{root}/")
+        return {**scope, "root_path": root, "path": path if below else root + path}
+
+    async def _serve(self, scope: Scope, trace: Trace, body: _Body, keep: Send) -> None:
+        """Run the app to its answer, as long as there is time and its caller is there.
+
+        Raises:
+            Problem: the deadline passed, or nobody can tell where the body ends.
+            _CallerLeft: nobody waits for the answer.
+        """
+        body.check_framing(scope["http_version"])
+        app = self._app
+        if scope["path"] == scope["root_path"]:
+            # The page's own addresses are relative to what ends with a slash.
+            app = RedirectResponse(f"{scope['root_path']}/", 308)
+        served = asyncio.ensure_future(app(scope, body.receive, keep))
+        gone = asyncio.ensure_future(body.gone())
+        try:
+            await asyncio.wait(
+                (served, gone), timeout=trace.left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if served.done():
+                return served.result()
+            if gone.done():
+                raise _CallerLeft
+            raise Problem(
+                "deadline",
+                filled(
+                    "no answer was ready in {0} s; try again, or send less",
+                    f"{self._settings.deadline_s:g}",
+                ),
+                retry_after_s=1,
+            )
+        finally:
+            for task in (served, gone):
+                task.cancel()
+            # What the app has begun, such as the count of requests under way, is ended first.
+            await asyncio.wait((served, gone))
+
     async def _send(
         self, scope: Scope, trace: Trace, answer: list[Message], body: _Body, send: Send
     ) -> None:
@@ -96,8 +159,10 @@ class Edge:
             trace.code = "audit_failed"
             answer = await self._refused(scope, trace, _unaudited(error))
         self._observe(scope, trace, answer[0]["status"])
+        if trace.principal is None and trace.code is not None:
+            await asyncio.sleep(self._refusals.delay_s(trace.source))
         headers = MutableHeaders(raw=answer[0].setdefault("headers", []))
-        for name, value in HEADERS.items():
+        for name, value in (HEADERS | trace.headers).items():
             headers.setdefault(name, value)
         headers.setdefault("Cache-Control", "no-store")
         headers[REQUEST_ID_HEADER] = trace.request_id
@@ -126,12 +191,13 @@ class Edge:
     def _write(self, scope: Scope, trace: Trace, status: int) -> None:
         if self._audit is None:
             return
-        if scope["path"] == "/readyz":
+        path = scope["path"].removeprefix(scope["root_path"])
+        if path == "/readyz":
             self._audit.check()  # others may be able to write theirs
-        if scope["path"] not in PROBES:
+        if path not in PROBES:
             route = route_of(scope)
-            path = scope["path"][:200] if route == UNKNOWN else None
-            self._audit.write(trace.record(scope["method"], route, path, status))
+            asked = path[:200] if route == UNKNOWN else None
+            self._audit.write(trace.record(scope["method"], route, asked, status))
             self._metrics.audit_sequence.set(self._audit.sequence)
 
     def _observe(self, scope: Scope, trace: Trace, status: int) -> None:
@@ -184,7 +250,34 @@ class _Body:
         self._ends: float | None = None
         headers = Headers(scope=scope)
         self._announced = headers.get("content-length", "")
-        self.complete = not self._announced and "transfer-encoding" not in headers
+        chunked = "transfer-encoding" in headers
+        self._twice = chunked and bool(self._announced)
+        self.complete = not chunked and self._announced in ("", "0")
+        self._whole = asyncio.Event()
+        self._read = not self.complete
+        if self.complete:
+            self._whole.set()
+
+    def check_framing(self, http_version: str) -> None:
+        """Check that there is no doubt where the request ends.
+
+        Raises:
+            Problem: there is; nothing more is read of the connection.
+        """
+        doubt = None
+        if self._twice:
+            doubt = "Content-Length and Transfer-Encoding both came; send one of them"
+        elif http_version not in ("1.0", "1.1"):
+            doubt = "this is no HTTP/1.1 request that can be read"
+        if doubt is not None:
+            self.complete = False
+            raise Problem("request_malformed", doubt)
+
+    async def gone(self) -> None:
+        """Wait until the caller has left, once the body is whole."""
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def receive(self) -> Message:
         """Give the next part.
@@ -192,8 +285,13 @@ class _Body:
         Raises:
             Problem: the body is too large, or too slow.
         """
+        if not self._read:
+            self._read = True
+            return {"type": "http.request", "body": b"", "more_body": False}
         if self.complete:
-            return await self._receive()
+            await (
+                asyncio.Event().wait()
+            )  # until the request is cancelled, since nobody waits for it
         self._check(int(self._announced) if self._announced.isdecimal() else 0)
         now = time.monotonic()
         self._ends = self._ends or now + self._settings.body_timeout_s
@@ -215,6 +313,8 @@ class _Body:
             self._size += count
             self._check(self._size)
             self.complete = not message.get("more_body", False)
+            if self.complete:
+                self._whole.set()
         else:
             self.complete = True
         return message
@@ -268,6 +368,15 @@ def route_of(scope: Scope) -> str:
     """Give the pattern of the route that a request took, so that names in paths are not counted."""
     route: Any = scope.get("route")
     return getattr(route, "path", None) or UNKNOWN
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """Return a request of a whole address, as proxies are sent it, as one for this server."""
+    about = urlsplit(scope["raw_path"].decode())
+    if about.scheme not in ("http", "https") or not about.netloc:
+        return scope
+    path = about.path or "/"
+    return {**scope, "raw_path": path.encode(), "path": unquote(path)}
 
 
 async def _nothing() -> Message:

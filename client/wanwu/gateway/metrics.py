@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,12 +16,7 @@ from prometheus_client import (
 
 from wanwu import __version__
 from wanwu.answers import Recognition
-from wanwu.async_transport import AsyncTransport
-from wanwu.channel import Array
-from wanwu.errors import WanwuError
-from wanwu.gateway.problems import problem_of
 from wanwu.gateway.trace import Picture
-from wanwu.transport import Instances
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10)
 BYTES = tuple(float(10_000 * 4**n) for n in range(7))
@@ -31,9 +24,6 @@ PIXELS = tuple(float(10_000 * 4**n) for n in range(7))
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 #: The bank's name in metrics and in the audit log where a caller brought labels.
 OWN_LABELS = "(labels)"
-
-
-log = logging.getLogger("wanwu.gateway")
 
 
 class Metrics:
@@ -59,6 +49,12 @@ class Metrics:
         self.rejected = Counter(
             "wanwu_gateway_rejected",
             "Requests that were answered with a problem, by its code",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.connections_ended = Counter(
+            "wanwu_gateway_connections_ended",
+            "Connections that were refused, or that waited and made room for others",
             ["reason"],
             registry=self.registry,
         )
@@ -114,47 +110,3 @@ class Metrics:
         return Histogram(
             f"wanwu_gateway_{name}", about, labels, buckets=buckets, registry=self.registry
         )
-
-
-class MeasuredTransport:
-    """A wire whose calls are timed."""
-
-    def __init__(self, wire: AsyncTransport, metrics: Metrics) -> None:
-        self._wire, self._metrics = wire, metrics
-
-    async def infer(
-        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float
-    ) -> dict[str, Array]:
-        """Run one inference."""
-        started, outcome = time.perf_counter(), "ok"
-        try:
-            return await self._wire.infer(model, inputs, outputs, timeout_s=timeout_s)
-        except WanwuError as error:
-            outcome = problem_of(error).code
-            log.warning("%s: %s", outcome, error)
-            raise
-        finally:
-            # A caller may name any bank; only towers and banks have names of their own here.
-            name = model if not model.startswith("label_bank") else "label_bank"
-            spent = time.perf_counter() - started
-            self._metrics.triton.labels(name, outcome).observe(spent)
-
-    async def is_ready(self, model: str | None = None, *, timeout_s: float) -> bool:
-        """Tell whether the server, or one of its models, is ready."""
-        return await self._wire.is_ready(model, timeout_s=timeout_s)
-
-    async def models(self, *, timeout_s: float) -> dict[str, list[str]]:
-        """Give the served models and their versions."""
-        return await self._wire.models(timeout_s=timeout_s)
-
-    async def close(self) -> None:
-        """Let go of the connection."""
-        await self._wire.close()
-
-    async def instances(self, model: str, *, timeout_s: float) -> tuple[Instances, ...]:
-        """Return where a model's instances run."""
-        return await self._wire.instances(model, timeout_s=timeout_s)
-
-    async def server_version(self, *, timeout_s: float) -> str:
-        """Return the version that the server reports of itself."""
-        return await self._wire.server_version(timeout_s=timeout_s)

@@ -94,7 +94,7 @@ def allowed(scope: Scope) -> Any:
         principal = await gateway.authenticator.principal(request.headers, trace.source)
         trace.principal = principal
         principal.require(scope)
-        async with gateway.admission.admit(principal):
+        async with gateway.admission.admit(principal, trace.headers):
             yield
 
     return Depends(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -15,6 +16,7 @@ from wanwu import __version__
 from wanwu.errors import SetupError
 from wanwu.gateway.app import build_app
 from wanwu.gateway.audit import AuditError, AuditLog, unwritable
+from wanwu.gateway.connections import BACKLOG, Connections, Listener, most_connections
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
 from wanwu.gateway.settings import GatewaySettings
@@ -24,7 +26,20 @@ from wanwu.settings import Settings
 KEEP_ALIVE_S = 75
 
 
+#: A TLS handshake takes this long at most.
+HANDSHAKE_S = 10.0
+
+
 log = logging.getLogger("wanwu.gateway")
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio's loop, which accepts by the socket's own method, and waits less for TLS."""
+
+    async def create_server(self, *arguments: Any, **named: Any) -> asyncio.Server:
+        if named.get("ssl") is not None:
+            named["ssl_handshake_timeout"] = HANDSHAKE_S
+        return await super().create_server(*arguments, **named)
 
 
 class Gateway:
@@ -41,17 +56,27 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, triton: Settings) -> None:
         self._settings = settings
         _check_tls(settings)
-        self._socket = _listen(settings.host, settings.port)
+        self._metrics = Metrics()
+        connections = Connections(
+            most_connections(settings.max_connections),
+            settings.trusted_proxies,
+            HANDSHAKE_S,
+            self._metrics,
+        )
+        self._socket = _listen(settings.host, settings.port, connections)
         self.port: int = self._socket.getsockname()[1]
-        self._audit, self._metrics = _open_audit(settings), Metrics()
+        self._audit = _open_audit(settings)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 build_app(settings, triton, self._audit, self._metrics),
-                http=protocol(settings),
+                http=protocol(settings, connections),
+                backlog=BACKLOG,
+                loop=f"{__name__}:{_Loop.__name__}",
                 ws="none",
                 lifespan="on",
                 access_log=False,  # the audit log has more
-                log_level="warning",
+                # What callers do wrong is a warning of uvicorn's, a line for each.
+                log_level="error",
                 proxy_headers=False,  # the app has its own, which believes named proxies alone
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
@@ -102,10 +127,11 @@ def _close_audit(audit: AuditLog) -> None:
     audit.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, connections: Connections) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends small packets at once only where it sees that the socket is one of TCP.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.connections = connections
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

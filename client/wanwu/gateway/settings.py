@@ -48,6 +48,11 @@ class GatewaySettings(BaseSettings):
 
     #: Requests a principal may make; a key may have a rate of its own.
     rate: str = "6000/minute"
+    #: Connections that may be open; fewer where the system lets the process open fewer files.
+    max_connections: int = Field(2_000, ge=16)
+    #: Redis in which requests are counted for all gateways together, redis://HOST:PORT or rediss://;
+    #: without it each process counts for itself.
+    rate_storage: str | None = Field(None, pattern=r"^rediss?://")
     #: Requests of a principal, and of all, that may be under way.
     concurrent_per_principal: int = Field(64, ge=1)
     concurrent: int = Field(256, ge=1)
@@ -67,11 +72,15 @@ class GatewaySettings(BaseSettings):
     #: Time for a request's headers, and for its body.
     header_timeout_s: float = Field(10, gt=0)
     body_timeout_s: float = Field(30, gt=0)
+    #: Time for all of a request, from its headers to its answer, with what waits for a decoder.
+    deadline_s: float = Field(60, gt=0)
     #: Pictures that are decoded at a time.
     decoders: int = Field(2, ge=1, le=256)
     #: Time that requests under way have once the gateway is told to end.
     drain_s: int = Field(30, ge=1)
 
+    #: Path before all addresses, such as /wanwu, whether or not a proxy takes it away.
+    root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     #: Addresses or networks of proxies whose X-Forwarded-For is believed.
     trusted_proxies: Strings = ()
     #: Origins of web pages that may call the API from a browser.
@@ -125,6 +134,15 @@ class GatewaySettings(BaseSettings):
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError(
                 Message("port and metrics_port are both {0}; choose another", self.port)
+            )
+        if self.deadline_s < self.body_timeout_s:
+            raise ValueError(
+                Message(
+                    "deadline_s is {0} and body_timeout_s {1}; no time would be left for an "
+                    "answer: raise the first",
+                    f"{self.deadline_s:g}",
+                    f"{self.body_timeout_s:g}",
+                )
             )
         if self.max_held_bytes < self.max_body_bytes:
             raise ValueError(

@@ -40,6 +40,7 @@ class Trace:
 
     request_id: str
     source: str
+    deadline_s: float
     started: float = field(default_factory=time.perf_counter)
     principal: Principal | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -49,6 +50,13 @@ class Trace:
     model: str | None = None
     fingerprint: int | None = None
     code: str | None = None
+    #: Of the answer.
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left until the request's deadline."""
+        return self.deadline_s - (time.perf_counter() - self.started)
 
     def answered(self, picture: Picture, answer: Recognition) -> None:
         """Note one picture's answer."""
@@ -86,12 +94,12 @@ def trace_of(scope: Scope) -> Trace:
     return trace
 
 
-def new_trace(scope: Scope) -> Trace:
+def new_trace(scope: Scope, deadline_s: float) -> Trace:
     """Begin a request's trace; its caller's X-Request-ID is kept where it is a plain name."""
     given = dict(scope["headers"]).get(REQUEST_ID_HEADER.lower().encode(), b"").decode("latin-1")
     request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     client = scope.get("client")
-    trace = Trace(request_id, client[0] if client else "unknown")
+    trace = Trace(request_id, client[0] if client else "unknown", deadline_s)
     scope[KEY] = trace
     return trace
 

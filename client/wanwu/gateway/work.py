@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,21 @@ from wanwu.gateway.answers import (
     RecognizeAnswer,
     picture_answer,
 )
-from wanwu.gateway.metrics import MeasuredTransport, Metrics
+from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, problem_of
 from wanwu.gateway.questions import EmbedQuestion, RecognizeQuestion, check_pictures, examine
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import Picture, Trace
+from wanwu.gateway.turns import TURN, FairPool, Turn
+from wanwu.gateway.wire import GuardedTransport
 from wanwu.settings import Settings
 
 Vector = npt.NDArray[np.float32]
 
 #: A readiness probe is answered from the last look for this long, however many ask.
 READY_S = 2.0
+#: Later looks at Triton, and the time of each: together less than a probe waits.
+LOOKS, LOOK_S = 3, 0.9
 #: Times that vectors are asked for again when the model was swapped between them.
 SWAPS = 5
 
@@ -52,22 +55,22 @@ class Work:
 
     def __init__(self, settings: GatewaySettings, triton: Settings, metrics: Metrics) -> None:
         self._settings, self._triton, self._metrics = settings, triton, metrics
-        self._pool = ThreadPoolExecutor(settings.decoders, thread_name_prefix="wanwu-examine")
+        self._pool = FairPool(settings.decoders)
         self.recognizer: AsyncRecognizer
+        self._wire: GuardedTransport
         self._ready: tuple[float, Contract] | None = None
         self._looking = asyncio.Lock()
-        self._answered_once = False
 
     async def open(self) -> None:
         """Begin, inside the event loop that goes on."""
-        wire = MeasuredTransport(AsyncGrpcTransport(self._triton.address), self._metrics)
+        self._wire = GuardedTransport(AsyncGrpcTransport(self._triton.address), self._metrics)
         self.recognizer = AsyncRecognizer(
             self._triton.address.url,
             timeout_s=self._triton.timeout_s,
             max_pixels=self._settings.max_pixels,
-            decoders=self._settings.decoders,
+            decoders=self._pool,
             cache=False,  # a bank is fetched once a process; callers' labels are not kept on disk
-            transport=wire,
+            transport=self._wire,
         )
 
     async def close(self) -> None:
@@ -180,30 +183,44 @@ class Work:
         return labels
 
     async def ready(self) -> Contract:
-        """Check that Triton, its towers and its bank answer; give the contract.
+        """Check that Triton, its towers and its bank answer; return the contract.
 
-        The first time a picture is encoded. After that it is enough that the bank answers and the
-        towers are ready: a full queue must not take every gateway out of service.
+        The first time a picture is encoded. After that an answer of any server within the last
+        seconds is enough, to a caller or to this: a server that hangs, or a full queue, must not
+        take every gateway out of service.
 
         Raises:
             Problem: they do not.
         """
         async with self._looking:
-            if self._ready is not None and time.monotonic() - self._ready[0] < READY_S:
-                return self._ready[1]
-            self._ready = None
-            contract: Contract = await self._call(self.recognizer.contract())
-            for tower in ("image_encoder", "text_encoder"):
-                if not await self._call(self.recognizer.is_ready(tower)):
-                    raise Problem(
-                        "unavailable", Message("Triton's model {0} is not ready; wait", tower), 5
-                    )
-            if not self._answered_once:
+            if self._ready is None:
+                contract = await self._look()
                 grey = np.full((32, 32, 3), 128, np.uint8)
                 await self._call(self.recognizer.embed_image(grey))
-                self._answered_once = True
+            elif time.monotonic() - self._ready[0] < READY_S:
+                return self._ready[1]
+            else:
+                contract = await self._looked_again(self._ready[1])
             self._ready = time.monotonic(), contract
             return contract
+
+    async def _looked_again(self, last: Contract) -> Contract:
+        for _ in range(LOOKS):
+            try:
+                return await asyncio.wait_for(self._look(), LOOK_S)
+            except (Problem, asyncio.TimeoutError):
+                if self._wire.silent_s < READY_S:
+                    return last
+        raise Problem("unavailable", "Triton does not answer; try again", retry_after_s=5)
+
+    async def _look(self) -> Contract:
+        contract: Contract = await self._call(self.recognizer.contract())
+        for tower in ("image_encoder", "text_encoder"):
+            if not await self._call(self.recognizer.is_ready(tower)):
+                raise Problem(
+                    "unavailable", Message("Triton's model {0} is not ready; wait", tower), 5
+                )
+        return contract
 
     def _recognizes(self, asked: RecognizeQuestion) -> Any:
         async def recognize(image: bytes) -> Recognition:
@@ -221,19 +238,26 @@ class Work:
     async def _each(self, images: Sequence[bytes], trace: Trace, work: Any) -> list[Any]:
         """Do something with each picture: what came of it, or its problem."""
         check_pictures(list(images), self._settings)
+        who = trace.principal and (trace.principal.kind, trace.principal.identity)
+        TURN.set(Turn(who))
         checked = await asyncio.gather(*map(self._examine, images))
         for picture, _ in checked:
             trace.pictures.append(picture)
             self._metrics.came(picture)
+        self._check_time(
+            Turn.of(who, *(picture for picture, refused in checked if not refused)), trace
+        )
 
-        async def one(image: bytes, refused: Problem | None) -> Any:
+        async def one(image: bytes, picture: Picture, refused: Problem | None) -> Any:
+            TURN.set(Turn.of(who, picture))  # in this task alone
             try:
                 return refused or await work(image)
             except WanwuError as error:
                 return problem_of(error)
 
-        pairs = zip(images, (refused for _, refused in checked), strict=True)
-        found = await asyncio.gather(*(one(*pair) for pair in pairs))
+        found = await asyncio.gather(
+            *(one(image, *each) for image, each in zip(images, checked, strict=True))
+        )
         for picture, each in zip(trace.pictures, found, strict=True):
             picture.code = each.code if isinstance(each, Problem) else None
         problems = [each for each in found if isinstance(each, Problem)]
@@ -242,6 +266,25 @@ class Work:
         if general or (len(found) == 1 and problems):
             raise (general or problems)[0]
         return list(found)
+
+    def _check_time(self, turn: Turn, trace: Trace) -> None:
+        """Check that pictures can be decoded in the time that their request has left.
+
+        Raises:
+            Problem: they cannot.
+        """
+        expected_s = self._pool.expected_s(turn)
+        if expected_s > trace.left_s:
+            raise Problem(
+                "overloaded",
+                Message(
+                    "the pictures would be decoded in {0} s and the request has {1} s left; send "
+                    "fewer or smaller ones, or try again",
+                    f"{expected_s:.0f}",
+                    f"{trace.left_s:.0f}",
+                ),
+                retry_after_s=expected_s - trace.left_s,
+            )
 
     async def _examine(self, image: bytes) -> tuple[Picture, Problem | None]:
         loop = asyncio.get_running_loop()

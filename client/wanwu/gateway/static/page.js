@@ -31,7 +31,7 @@ async function ask(path, options = {}) {
 
 async function loadBanks() {
   try {
-    const { banks } = await ask("/v1/banks");
+    const { banks } = await ask("v1/banks");
     at("bank").replaceChildren(
       ...banks.map((bank) => new Option(`${bank.name}（${bank.labels} 个标签）`, bank.name)),
     );
@@ -87,7 +87,7 @@ async function recognize() {
   showStatus("正在识别…");
   const started = performance.now();
   try {
-    const answer = await ask("/v1/recognize", { method: "POST", body: form });
+    const answer = await ask("v1/recognize", { method: "POST", body: form });
     if (turn === state.asked) show(answer, performance.now() - started);
   } catch (error) {
     if (turn === state.asked) showError(error.message);
