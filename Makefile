@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster test-images chart-docs images bundle bundle-verify deploy bench bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
+.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster test-images chart-docs images bundle bundle-verify deploy bench bench-attacks bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: $(INSTALLED) ## Measure Wanwu against what users have today: services, fr
 bench-client: $(INSTALLED) ## Measure the client against the same file in-process and the seed's script, and the gateway
 	PYTHONPATH=tests:export/bench $(BIN)/python client/bench/bench_client.py $(OPTIONS)
 	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_gateway.py $(OPTIONS)
+
+bench-attacks: $(INSTALLED) ## Measure what a caller notices while others attack the gateway, 10 minutes each
+	PYTHONPATH=tests:export/bench $(BIN)/python client/bench/bench_attacks.py $(OPTIONS)
 
 bench-decode: $(INSTALLED) ## Measure decoding a JPEG of 12 megapixels
 	PYTHONPATH=export/bench $(BIN)/python client/bench/bench_decode.py $(OPTIONS)
