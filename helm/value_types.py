@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wanwu.gateway.keys import SCOPES
 from wanwu.gateway.settings import PREFIX, GatewaySettings
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -18,8 +19,8 @@ _ADDRESS = r"https?://[^\s]+"
 
 #: Settings of the gateway that the chart writes from other values, or leaves to its proxies.
 SET_BY_CHART = {
-    *("host", "port", "metrics_port", "tls_cert", "tls_key", "auth", "keys_file", "jwks"),
-    *("jwt_issuer", "jwt_audience", "audit", "drain_s"),
+    *("host", "port", "metrics_port", "tls_cert", "tls_key", "auth", "keys_file", "issuers"),
+    *("audit", "drain_s"),
 }
 
 #: What a text must look like; "" stands for nothing where that is the default.
@@ -37,7 +38,6 @@ PATTERNS = {
     "subPath": f"{_PART}(/{_PART})*/?",
     "url": r"s3://[a-z0-9][a-z0-9.-]*(/[^\s]*)?",
     "endpoint": _ADDRESS,
-    "jwksUrl": _ADDRESS,
     "prometheusUrl": _ADDRESS,
     "runbookUrl": _ADDRESS,
     "nameOverride": _LABEL,
@@ -46,7 +46,7 @@ PATTERNS = {
     "resourceName": r"[a-z0-9.-]+/[A-Za-z0-9._-]+",
     **dict.fromkeys(
         (
-            *("claimName", "existingSecret", "clientSecret", "keysSecret", "jwksSecret"),
+            *("claimName", "existingSecret", "clientSecret", "keysSecret"),
             *("tlsSecret", "storageClassName", "className"),
             *("runtimeClassName", "priorityClassName", "schedulerName"),
         ),
@@ -128,6 +128,18 @@ _PARENT = _object(
     port={"type": "integer"},
 )
 
+_SCOPES = {"type": "array", "items": {"enum": list(SCOPES)}}
+_ISSUER = _object(
+    ["issuer", "audience"],
+    issuer=_text(".+"),
+    audience=_text(".+"),
+    jwks=_text(_ADDRESS),
+    jwksSecret=_text(_NAME),
+    claims={"type": "array", "items": _STRING},
+    roles={"type": "object", "additionalProperties": _SCOPES},
+    insecure={"type": "boolean"},
+)
+
 #: Whole types of lists, maps and quantities.
 TYPES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("shmSize", "cacheSize", "size"), QUANTITY),
@@ -190,6 +202,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "extraEnv": _ENVIRONMENT,
     "extraVolumes": _NAMED,
     "extraVolumeMounts": _NAMED,
+    "issuers": {"type": "array", "items": _ISSUER},
     "settings": {
         "type": "object",
         "propertyNames": {

@@ -192,7 +192,7 @@ names_needed() {
     /^  secretName: / && kind == "Certificate" { made["Secret/" $2] = 1 }
     kind ~ /^(Deployment|StatefulSet|Pod)$/ {
       line = $0
-      while (match(line, /(secretName: |secretKeyRef: \{name: |secretRef: \{name: |claimName: )"[^"]*"/)) {
+      while (match(line, /(secretName: |secret(KeyRef|Ref)?: \{name: |claimName: )"[^"]*"/)) {
         found = substr(line, RSTART, RLENGTH)
         line = substr(line, RSTART + RLENGTH)
         split(found, part, "\"")

@@ -22,6 +22,7 @@ from wanwu.gateway.settings import GatewaySettings, gateway_settings
 PVC = nested("gateway.audit", {"mode": "pvc", "storageClassName": "fast", "size": "1Gi"})
 FROM = nested("networkPolicy.gatewayFrom", [{"a": "b"}])
 INGRESS = {"enabled": True, "host": "w.example.internal"}
+ISSUER = {"issuer": "i", "audience": "a", "jwksSecret": "corporate"}
 
 
 def in_gateway(**values: object) -> dict:
@@ -98,7 +99,7 @@ def test_further_settings_reach_it(render, monkeypatch) -> None:
 
 
 def test_what_the_chart_sets_is_no_further_setting(render, refusal) -> None:
-    auth = {"jwt": {"jwksSecret": "corporate", "issuer": "i", "audience": "a"}}
+    auth = {"issuers": [ISSUER]}
     written = set(environment(gateway(render(in_gateway(auth=auth)))))
     written.add("WANWU_GATEWAY_AUTH")
     told = refusal(in_gateway(settings=dict.fromkeys(written | {"RATE"}, "1")))
@@ -123,26 +124,32 @@ def test_auth_can_be_off_for_a_trial(render, monkeypatch) -> None:
     assert "keys" not in [each["name"] for each in gateway(objects)["volumeMounts"]]
 
 
-@pytest.mark.parametrize(
-    ("where", "read"),
-    [({"jwksSecret": "corporate"}, "/jwks/jwks.json"), ({"jwksUrl": "https://l/k"}, "https://l/k")],
-)
-def test_tokens_are_checked_by_a_file_or_a_url(render, monkeypatch, where, read) -> None:
-    auth = {"keysSecret": "", "jwt": {**where, "issuer": "i", "audience": "a"}}
+def test_tokens_are_those_of_the_issuers_that_are_named(render, monkeypatch) -> None:
+    found = {"issuer": "https://l/b?c&d", "audience": "b", "roles": {"Reader": ["recognise"]}}
+    auth = {"keysSecret": "", "issuers": [ISSUER, found]}
     egress = nested("networkPolicy.gatewayEgress", [{"ports": [{"port": 443}]}])
-    settings = settings_of(render(merged(in_gateway(auth=auth), egress)), monkeypatch)
-    assert (settings.jwks, settings.jwt_issuer, settings.jwt_audience) == (read, "i", "a")
+    by_file, by_discovery = settings_of(
+        render(merged(in_gateway(auth=auth), egress)), monkeypatch
+    ).issuers
+    assert (by_file.issuer, by_file.audience) == ("i", "a")
+    assert by_file.source == "/jwks/0/jwks.json"
+    assert by_discovery.source.startswith("https://l/b?c&d/.well-known/")
+    assert by_discovery.roles == {"Reader": ("recognise",)}
 
 
 def test_files_of_keys_are_mounted_as_folders(render) -> None:
     # A file mounted by subPath is never renewed, and a revoked key would go on.
-    jwt = {"jwksSecret": "corporate", "issuer": "i", "audience": "a"}
-    mounts = {
-        each["name"]: each
-        for each in gateway(render(in_gateway(auth={"jwt": jwt})))["volumeMounts"]
-    }
+    second = {"issuer": "j", "audience": "a", "jwksSecret": "other"}
+    pod = render(in_gateway(auth={"issuers": [ISSUER, second]}))
+    mounts = {each["name"]: each for each in gateway(pod)["volumeMounts"]}
     assert mounts["keys"] == {"name": "keys", "mountPath": "/keys", "readOnly": True}
     assert mounts["jwks"] == {"name": "jwks", "mountPath": "/jwks", "readOnly": True}
+    spec = one(pod, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    (volume,) = (each for each in spec["volumes"] if each["name"] == "jwks")
+    assert [each["secret"] for each in volume["projected"]["sources"]] == [
+        {"name": name, "items": [{"key": "jwks.json", "path": f"{number}/jwks.json"}]}
+        for number, name in enumerate(("corporate", "other"))
+    ]
 
 
 def test_the_audit_log_lies_in_the_claim(render, monkeypatch) -> None:

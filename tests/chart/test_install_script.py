@@ -293,6 +293,12 @@ def test_models_that_the_values_name_are_taken_as_they_are(
     ("values", "lacks"),
     [
         (nested("gateway.auth.keysSecret", "others"), "Secret/others in namespace wanwu, which"),
+        (
+            nested(
+                "gateway.auth.issuers", [{"issuer": "i", "audience": "a", "jwksSecret": "jwks"}]
+            ),
+            "Secret/jwks in namespace wanwu",
+        ),
         (nested("imagePullSecrets", [{"name": "pull"}]), "Secret/pull in namespace wanwu"),
         (nested("repository.pvc.claimName", "theirs"), "PersistentVolumeClaim/theirs in namespace"),
         (nested("repository.pvc.claimName", "wanwu-models"), "PersistentVolumeClaim/wanwu-models"),

@@ -16,8 +16,7 @@ INGRESS = {"enabled": True, "host": "a.example.internal"}
 INGRESS_OF_NODES = nested("gateway.ingress", INGRESS)
 NO_SCALER = nested("autoscaling.driver", "none")
 SCALED = {"autoscaling": {"driver": "keda"}, "monitoring": {"enabled": True}}
-JWT = {"jwksSecret": "jwks", "issuer": "i", "audience": "a"}
-URL = {"jwksUrl": "https://login", "issuer": "i", "audience": "a"}
+ISSUER = {"issuer": "https://login", "audience": "a"}
 CLAIM = [{"name": "gpu", "resourceClaimName": "shared"}]
 CA = {"name": "ca", "mountPath": "/ca"}
 CERT_MANAGER = {"enabled": True, "issuerRef": {"name": "corporate"}}
@@ -166,13 +165,14 @@ REFUSED = [
         nested("triton.tls", {"enabled": True, "mutual": True, "existingSecret": "s"}),
         "triton.tls.clientSecret is empty",
     ),
-    (nested("gateway.auth.keysSecret", ""), "set gateway.auth.keysSecret or gateway.auth.jwt"),
+    (nested("gateway.auth.keysSecret", ""), "set gateway.auth.keysSecret or gateway.auth.issuers"),
     (nested("gateway.auth.enabled", False), "leave gateway.auth.enabled out"),
-    (nested("gateway.auth.jwt", merged(JWT, URL)), "gateway.auth.jwt.jwksUrl are both set"),
-    (nested("gateway.auth.jwt", merged(JWT, {"audience": ""})), "or gateway.auth.jwt.audience is"),
-    (nested("gateway.auth.jwt", URL), "networkPolicy.gatewayEgress is empty"),
+    (
+        nested("gateway.auth.issuers", [{**ISSUER, "jwks": "https://k", "jwksSecret": "k"}]),
+        "jwks and jwksSecret for https://login: leave one out",
+    ),
+    (nested("gateway.auth.issuers", [ISSUER]), "networkPolicy.gatewayEgress is empty"),
     (nested("gateway.timeoutSeconds", 31), "gateway.drainSeconds is 30"),
-    (nested("gateway.auth.jwt.issuer", "i"), "no key set says who signs tokens"),
     (
         nested("gateway.service.type", "LoadBalancer"),
         "gateway.service.type is LoadBalancer and networkPolicy.gatewayFromCidrs is empty",

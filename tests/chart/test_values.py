@@ -96,9 +96,8 @@ def test_every_default_keeps_the_rules_of_its_own_schema(generate) -> None:
 PARTS = [
     *(yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text()) for name in EXAMPLES),
     *(merged(NEEDED, each) for each in (
-        nested("gateway.auth.jwt", {"jwksSecret": "j", "issuer": "i", "audience": "a"}),
         merged(
-            nested("gateway.auth.jwt", {"jwksUrl": "https://l", "issuer": "i", "audience": "a"}),
+            nested("gateway.auth.issuers", [{"issuer": "https://l", "audience": "a"}]),
             nested("networkPolicy.gatewayEgress", [{"ports": [{"port": 443}]}]),
         ),
         nested("triton.tls", {"enabled": True, "existingSecret": "s"}),
@@ -250,7 +249,11 @@ def test_every_value_that_a_template_names_exists() -> None:
         (nested("repository.pvc.subPath", "a/../.."), "subPath"),
         (nested("repository.s3.url", "https://bucket"), "url"),
         (nested("repository.s3.endpoint", "minio:9000"), "endpoint"),
-        (nested("gateway.auth.jwt.jwksUrl", "login.example"), "jwksUrl"),
+        (nested("gateway.auth.issuers", [{"issuer": "https://login.example"}]), "audience"),
+        (
+            nested("gateway.auth.issuers", [{"issuer": "i", "audience": "a", "jwks": "login"}]),
+            "jwks",
+        ),
         (nested("gateway.auth.keysSecret", "My_Keys"), "keysSecret"),
         (nested("gateway.settings", []), "settings"),
         (nested("gateway.settings", {"WANWU_GATEWAY_RATES": "1/second"}), "RATES"),

@@ -190,6 +190,7 @@ def test_what_is_too_much_at_a_time_does_not_count_for_the_rate(limited: Limited
         ("MAX_PIXELS", "-1", "greater than or equal to 1"),
         ("MAX_PICTURES", "1.5", "valid integer"),
         ("BODY_TIMEOUT_S", "0", "greater than 0"),
+        ("ISSUERS", '[{"issuer": "https://login.example.cn"}]', "Field required"),
         ("JWT_LEEWAY_S", "3600", "less than or equal to 300"),
         ("TRUSTED_PROXIES", "10.0.0.1,proxy", "'proxy' does not appear to be"),
         ("CORS_ORIGINS", "example.cn", "'example.cn' is no origin"),
@@ -213,7 +214,6 @@ def test_a_setting_that_cannot_be_used_is_named(
         ({"MAX_PIXLES": "5"}, "the gateway has no setting WANWU_GATEWAY_MAX_PIXLES"),
         ({"MAX_HELD_BYTES": "5000"}, "max_held_bytes is 5000 and max_body_bytes 32000000"),
         ({"TLS_CERT": "cert.pem"}, "tls_cert came without tls_key"),
-        ({"JWKS": "jwks.json", "JWT_ISSUER": "i"}, "jwt_issuer or jwt_audience is missing"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_told(

@@ -63,7 +63,7 @@ def start_gateway(
         audit, log, port = audit or folder / "audit.jsonl", folder / "log.txt", free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WANWU_")}
         environment |= {f"WANWU_GATEWAY_{name}": str(value) for name, value in settings.items()}
-        with_auth = any(argument in ("--keys-file", "--jwks") for argument in arguments)
+        with_auth = any(argument in ("--keys-file", "--issuers") for argument in arguments)
         command = (
             *("gateway", "--url", triton, "--port", str(port), "--audit", str(audit)),
             *(() if with_auth else ("--no-auth",)),

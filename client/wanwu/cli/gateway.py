@@ -29,14 +29,12 @@ def gateway(
     keys_file: Annotated[
         Path | None, typer.Option(help="API keys, as `wanwu keys create` writes them.")
     ] = None,
-    jwks: Annotated[
-        str | None, typer.Option(help="Key set that signs tokens: a file or a URL.")
-    ] = None,
-    jwt_issuer: Annotated[
-        str | None, typer.Option(help="The issuer that tokens must name.")
-    ] = None,
-    jwt_audience: Annotated[
-        str | None, typer.Option(help="The audience that tokens must name.")
+    issuers: Annotated[
+        str | None,
+        typer.Option(
+            help="Who issues tokens, as JSON: "
+            '\'[{"issuer": "https://login.example.cn", "audience": "wanwu"}]\'.'
+        ),
     ] = None,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let everybody who reaches the port call.")
@@ -68,9 +66,7 @@ def gateway(
         port=port,
         metrics_port=metrics_port,
         keys_file=keys_file,
-        jwks=jwks,
-        jwt_issuer=jwt_issuer,
-        jwt_audience=jwt_audience,
+        issuers=issuers,
         auth="off" if no_auth else None,
         audit=audit,
         tls_cert=tls_cert,

@@ -22,6 +22,7 @@ from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
 from wanwu.gateway.edge import Edge
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, prefers_chinese, problem_of
+from wanwu.gateway.reload import kept_fresh
 from wanwu.gateway.routes import Gateway, api, page
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
@@ -51,7 +52,8 @@ def build_app(
         SetupError: keys or key set cannot be used.
     """
     work = Work(settings, triton, metrics)
-    gateway = Gateway(settings, Authenticator(settings), Admission(settings), work, metrics)
+    authenticator = Authenticator(settings)
+    gateway = Gateway(settings, authenticator, Admission(settings), work, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +62,8 @@ def build_app(
         warnings.simplefilter("ignore")
         await work.open()
         try:
-            yield
+            async with kept_fresh(authenticator.sources):
+                yield
         finally:
             await work.close()
 

@@ -18,9 +18,11 @@ from starlette.datastructures import Headers
 
 from wanwu.catalog import Message
 from wanwu.errors import SetupError
-from wanwu.gateway.bearer import KeySet, TokenVerifier, scopes_of
+from wanwu.gateway.bearer import TokenVerifier
+from wanwu.gateway.key_sets import KeySet
 from wanwu.gateway.keys import PREFIX, SCOPES, KeyStore, Scope
 from wanwu.gateway.problems import Problem
+from wanwu.gateway.reload import Source
 from wanwu.gateway.settings import GatewaySettings
 
 KEY_HEADER = "X-API-Key"
@@ -40,6 +42,7 @@ class Principal:
         name: the key's name; else as the identity.
         scopes: what it may do.
         rate: how often, where that is its own.
+        issuer: who issued the token.
     """
 
     kind: str
@@ -47,6 +50,7 @@ class Principal:
     name: str
     scopes: frozenset[str]
     rate: str | None = None
+    issuer: str | None = None
 
     def require(self, scope: Scope) -> None:
         """Check that it may do something.
@@ -78,13 +82,28 @@ class Authenticator:
         self._off = settings.auth == "off"
         self._keys = KeyStore(settings.keys_file) if settings.keys_file else None
         self._tokens: TokenVerifier | None = None
-        if settings.jwks and settings.jwt_issuer and settings.jwt_audience:
+        if settings.issuers:
             self._tokens = TokenVerifier(
-                KeySet(settings.jwks, settings.jwks_cache_s),
-                issuer=settings.jwt_issuer,
-                audience=settings.jwt_audience,
-                leeway_s=settings.jwt_leeway_s,
+                settings.issuers, leeway_s=settings.jwt_leeway_s, cache_s=settings.jwks_cache_s
             )
+
+    @property
+    def sources(self) -> list[Source]:
+        """What is read again while the gateway runs."""
+        return [*([self._keys] if self._keys else []), *self._key_sets]
+
+    def check(self) -> None:
+        """Check that every issuer's key set was read once.
+
+        Raises:
+            Problem: one never was.
+        """
+        for each in self._key_sets:
+            each.check()
+
+    @property
+    def _key_sets(self) -> list[KeySet]:
+        return self._tokens.key_sets if self._tokens else []
 
     async def principal(self, headers: Headers, source: str) -> Principal:
         """Give who calls.
@@ -107,14 +126,15 @@ class Authenticator:
             found = self._keys.find(key.strip())
             return Principal("key", found.id, found.name, frozenset(found.scopes), found.rate)
         if bearer and scheme.lower() == "bearer" and self._tokens is not None:
-            claims = await self._tokens.verify(bearer.strip())
+            issuer, claims = await self._tokens.verify(bearer.strip())
             subject = str(claims["sub"])
             if not subject or not subject.isprintable():
                 raise Problem(
                     "credentials_invalid",
                     Message("the token's subject is {0}; expected a printable name", repr(subject)),
                 )
-            return Principal("token", subject, subject, scopes_of(claims))
+            scopes = issuer.scopes(claims)
+            return Principal("token", subject, subject, scopes, issuer=issuer.issuer)
         wanted = [
             text
             for text, on in (
@@ -135,7 +155,7 @@ class Admission:
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._shared = _shared_limiter(settings.rate_storage)
         self._shared_after = 0.0
-        self._under_way: Counter[tuple[str, str]] = Counter()
+        self._under_way: Counter[tuple[str, ...]] = Counter()
 
     @asynccontextmanager
     async def admit(self, principal: Principal, headers: dict[str, str]) -> AsyncIterator[None]:
@@ -148,7 +168,7 @@ class Admission:
         Raises:
             Problem: its principal, or all together, have too many.
         """
-        who = (principal.kind, principal.identity)
+        who = (principal.kind, principal.issuer or "", principal.identity)
         self._check_under_way(who)
         self._under_way[who] += 1
         try:
@@ -159,7 +179,7 @@ class Admission:
             if not self._under_way[who]:
                 del self._under_way[who]
 
-    def _check_under_way(self, who: tuple[str, str]) -> None:
+    def _check_under_way(self, who: tuple[str, ...]) -> None:
         most = self._settings.concurrent_per_principal
         if self._under_way[who] >= most:
             raise Problem(
@@ -180,7 +200,7 @@ class Admission:
                 retry_after_s=1,
             )
 
-    async def _check_rate(self, who: tuple[str, str], rate: str, headers: dict[str, str]) -> None:
+    async def _check_rate(self, who: tuple[str, ...], rate: str, headers: dict[str, str]) -> None:
         limit = parse(rate)
         admitted, window = await self._count(limit, who)
         wait_s = max(0.0, window.reset_time - time.time())
@@ -194,7 +214,7 @@ class Admission:
                 retry_after_s=wait_s,
             )
 
-    async def _count(self, limit: RateLimitItem, who: tuple[str, str]) -> tuple[bool, WindowStats]:
+    async def _count(self, limit: RateLimitItem, who: tuple[str, ...]) -> tuple[bool, WindowStats]:
         """Count a request, here alone while the shared storage does not answer."""
         if self._shared is not None and time.monotonic() >= self._shared_after:
             try:
@@ -206,7 +226,7 @@ class Admission:
 
 
 async def _counted(
-    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, str]
+    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, ...]
 ) -> tuple[bool, WindowStats]:
     return await limiter.hit(limit, *who), await limiter.get_window_stats(limit, *who)
 

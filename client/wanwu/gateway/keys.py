@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -31,8 +30,6 @@ from wanwu.gateway.validation import reason_of
 Scope = Literal["recognise", "embed", "admin"]
 SCOPES: tuple[Scope, ...] = ("recognise", "embed", "admin")
 PREFIX = "wanwu_"
-#: The file is looked at again after this long, so a revoked key is refused within it.
-RELOAD_S = 1.0
 
 log = logging.getLogger("wanwu.gateway")
 
@@ -198,7 +195,6 @@ class KeyStore:
         self._path = path
         self._seen = stamp(self._path)
         self._keys = _by_id(read_keys(path))
-        self._looked = time.monotonic()
 
     def find(self, token: str) -> Key:
         """Give the valid key that a caller's token is.
@@ -206,7 +202,6 @@ class KeyStore:
         Raises:
             Problem: it is none, or may not be used any more.
         """
-        self._refresh()
         identity = token.removeprefix(PREFIX).partition("_")[0]
         key = self._keys.get(identity)
         # An unknown id takes as long as a wrong secret.
@@ -232,13 +227,10 @@ class KeyStore:
             )
         return key
 
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < RELOAD_S:
-            return
-        self._looked = now
+    async def refresh(self, *, at_once: bool = False) -> None:
+        """Read the file again if it has changed, or at once."""
         now_seen = stamp(self._path)
-        if now_seen == self._seen:
+        if now_seen == self._seen and not at_once:
             return
         self._seen = now_seen
         try:

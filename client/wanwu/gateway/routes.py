@@ -248,7 +248,8 @@ async def healthz() -> Response:
 
 @api.get("/readyz", tags=["operation"], response_model=Ready, responses=problems(*TRITON))
 async def readyz(request: Request) -> Response:
-    """Tell whether Triton, its towers and its bank answer."""
+    """Tell whether Triton, its towers and its bank answer, and tokens can be checked."""
+    gateway_of(request).authenticator.check()
     contract = await gateway_of(request).work.ready()
     return _answer(
         Ready(ready=True, model=contract.model.name, fingerprint=str(contract.fingerprint))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from wanwu.catalog import Message
 from wanwu.errors import InputError
 from wanwu.gateway.checks import check_rate
+from wanwu.gateway.issuers import Issuer
 from wanwu.gateway.validation import reason_of
 
 PREFIX = "WANWU_GATEWAY_"
@@ -39,11 +41,9 @@ class GatewaySettings(BaseSettings):
 
     auth: Literal["on", "off"] = "on"
     keys_file: Path | None = None
-    #: File or URL of the JSON Web Key Set that signs tokens; and what tokens must say.
-    jwks: str | None = None
-    jwt_issuer: str | None = None
-    jwt_audience: str | None = None
-    jwt_leeway_s: float = Field(0, ge=0, le=300)
+    #: Who issues tokens, as a JSON list.
+    issuers: Annotated[tuple[Issuer, ...], NoDecode] = ()
+    jwt_leeway_s: float = Field(60, ge=0, le=300)
     jwks_cache_s: float = Field(300, ge=1)
 
     #: Requests a principal may make; a key may have a rate of its own.
@@ -93,6 +93,28 @@ class GatewaySettings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("issuers", mode="before")
+    @classmethod
+    def _json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(
+                Message(
+                    "it is no JSON ({0}); expected a list such as "
+                    '[{"issuer": "https://login.example.cn", "audience": "wanwu"}]',
+                    error,
+                )
+            ) from error
+
+    @field_validator("issuers")
+    @classmethod
+    def _distinct(cls, value: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
+        names = [each.issuer for each in value]
+        if len(set(names)) < len(names):
+            raise ValueError("it names an issuer twice; name each once")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,16 +140,11 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> GatewaySettings:
-        if self.auth == "on" and self.keys_file is None and self.jwks is None:
+        if self.auth == "on" and self.keys_file is None and not self.issuers:
             raise ValueError(
                 "nothing says who may call: make a key with `wanwu keys create`, and give "
-                "--keys-file; or give --jwks with --jwt-issuer and --jwt-audience; or, where "
-                "everybody may, --no-auth"
-            )
-        if self.jwks is not None and (self.jwt_issuer is None or self.jwt_audience is None):
-            raise ValueError(
-                "tokens are to be checked and jwt_issuer or jwt_audience is missing; give both: a "
-                "token for another service would be accepted without them"
+                "--keys-file; or name who issues tokens by --issuers; or, where everybody may, "
+                "--no-auth"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert came without tls_key, or the other way round; give both")
@@ -181,5 +198,5 @@ def gateway_settings(**given: object) -> GatewaySettings:
             place,
             repr(first["input"]),
             message,
-            place.upper(),
+            str(first["loc"][0]).upper(),
         ) from error

@@ -69,7 +69,7 @@ class Trace:
         whole = {
             "event": "request",
             "request_id": self.request_id,
-            "principal": who and {"kind": who.kind, "id": who.identity, "name": who.name},
+            "principal": who and _principal(who),
             "source": self.source,
             "method": method,
             "route": route,
@@ -102,6 +102,11 @@ def new_trace(scope: Scope, deadline_s: float) -> Trace:
     trace = Trace(request_id, client[0] if client else "unknown", deadline_s)
     scope[KEY] = trace
     return trace
+
+
+def _principal(who: Principal) -> dict[str, Any]:
+    found = {"kind": who.kind, "id": who.identity, "name": who.name, "issuer": who.issuer}
+    return _known(found)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ spec:
         {{- if $g.auth.keysSecret }}
         - {name: keys, mountPath: /keys, readOnly: true}
         {{- end }}
-        {{- if $g.auth.jwt.jwksSecret }}
+        {{- if include "wanwu.gateway.jwks" . }}
         - {name: jwks, mountPath: /jwks, readOnly: true}
         {{- end }}
         {{- if eq $g.audit.mode "pvc" }}
@@ -65,9 +65,11 @@ spec:
     - name: keys
       secret: {secretName: {{ quote . }}, defaultMode: 0440}
     {{- end }}
-    {{- with $g.auth.jwt.jwksSecret }}
+    {{- with include "wanwu.gateway.jwks" . }}
     - name: jwks
-      secret: {secretName: {{ quote . }}, defaultMode: 0440}
+      projected:
+        defaultMode: 0440
+        sources: {{- . | nindent 10 }}
     {{- end }}
     {{- with $g.extraVolumes }}
     {{- toYaml . | nindent 4 }}
@@ -92,12 +94,13 @@ spec:
 {{- if $g.auth.keysSecret }}
 - {name: WANWU_GATEWAY_KEYS_FILE, value: /keys/keys.json}
 {{- end }}
-{{- with $g.auth.jwt }}
-{{- if or .jwksSecret .jwksUrl }}
-- {name: WANWU_GATEWAY_JWKS, value: {{ ternary "/jwks/jwks.json" .jwksUrl (ne .jwksSecret "") | quote }}}
-- {name: WANWU_GATEWAY_JWT_ISSUER, value: {{ .issuer | quote }}}
-- {name: WANWU_GATEWAY_JWT_AUDIENCE, value: {{ .audience | quote }}}
+{{- $issuers := list }}
+{{- range $number, $issuer := $g.auth.issuers }}
+{{- $file := ternary (dict "jwks" (printf "/jwks/%d/jwks.json" $number)) dict (hasKey $issuer "jwksSecret") }}
+{{- $issuers = append $issuers (merge $file (omit $issuer "jwksSecret")) }}
 {{- end }}
+{{- with $issuers }}
+- {name: WANWU_GATEWAY_ISSUERS, value: {{ toJson . | quote }}}
 {{- end }}
 {{- with $g.extraEnv }}
 {{ toYaml . }}
@@ -105,5 +108,14 @@ spec:
 {{- range $name, $value := $g.settings }}
 {{- /* toJson writes 10000000, where Go's own writing is 1e+07. */}}
 - {name: {{ $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* The key sets that lie in Secrets, each in a folder of its issuer's number. */}}
+{{- define "wanwu.gateway.jwks" -}}
+{{- range $number, $issuer := .Values.gateway.auth.issuers }}
+{{- with $issuer.jwksSecret }}
+- secret: {name: {{ quote . }}, items: [{key: jwks.json, path: {{ printf "%d/jwks.json" $number }}}]}
+{{- end }}
 {{- end }}
 {{- end -}}
