@@ -19,8 +19,8 @@ _ADDRESS = r"https?://[^\s]+"
 
 #: Settings of the gateway that the chart writes from other values, or leaves to its proxies.
 SET_BY_CHART = {
-    *("host", "port", "metrics_port", "tls_cert", "tls_key", "auth", "keys_file", "issuers"),
-    *("audit", "drain_s"),
+    *("host", "port", "metrics_port", "tls_cert", "tls_key", "tls_client_ca"),
+    *("tls_client_scopes", "auth", "keys_file", "issuers", "audit", "drain_s"),
 }
 
 #: What a text must look like; "" stands for nothing where that is the default.

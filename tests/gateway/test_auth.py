@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import subprocess
@@ -238,6 +239,21 @@ def test_a_key_without_the_scope_is_refused(guarded: Guarded, name: str, path: s
     line = guarded.audited(answer)
     assert (line["status"], line["code"]) == (403, "scope_missing")
     assert (line["principal"]["kind"], line["principal"]["name"]) == ("key", name)
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "Authorization"])
+def test_two_headers_of_credentials_are_refused(guarded: Guarded, name: str) -> None:
+    # A proxy could check the one, and the gateway the other.
+    value = guarded.keys["shop"] if name == "X-API-Key" else f"Bearer {guarded.issuer.token()}"
+    connection = http.client.HTTPConnection("127.0.0.1", guarded.gateway.port, timeout=30)
+    connection.putrequest("GET", BANKS)
+    connection.putheader(name, value)
+    connection.putheader(name.lower(), value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 401
+    assert f"several headers {name} came; send one" in answer.read().decode()
+    connection.close()
 
 
 def test_what_is_refused_is_not_read(guarded: Guarded) -> None:

@@ -50,8 +50,10 @@ def gateway(
 
     Everything else is set by the environment: docs/gateway.md lists the variables, such as
     WANWU_GATEWAY_RATE and WANWU_GATEWAY_MAX_PIXELS. Requests under way are finished first.
+    Keys, key sets and certificates are read again when they change, and at once on SIGHUP.
     """
     import logging.config
+    import signal
 
     from wanwu.cli.packages import needs
     from wanwu.cli.signals import stop_on_signals
@@ -83,5 +85,6 @@ def gateway(
     # Standard output may be the audit log's.
     tell("gateway at {0}://{1}:{2}; Ctrl-C ends", scheme, settings.host, served.port, err=True)
     with stop_on_signals():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # once it serves, it reads files again at it
         served.run()
     tell("ended", err=True)

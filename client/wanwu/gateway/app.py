@@ -25,6 +25,7 @@ from wanwu.gateway.problems import Problem, prefers_chinese, problem_of
 from wanwu.gateway.reload import kept_fresh
 from wanwu.gateway.routes import Gateway, api, page
 from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.tls import ServerCertificate
 from wanwu.gateway.trace import REQUEST_ID_HEADER, trace_of
 from wanwu.gateway.validation import reason_of
 from wanwu.gateway.work import Work
@@ -38,7 +39,11 @@ EXPOSED = (
 
 
 def build_app(
-    settings: GatewaySettings, triton: Settings, audit: AuditLog | None, metrics: Metrics
+    settings: GatewaySettings,
+    triton: Settings,
+    audit: AuditLog | None,
+    metrics: Metrics,
+    certificate: ServerCertificate | None,
 ) -> ASGIApp:
     """Put the gateway together; it is connected to Triton while its lifespan lasts.
 
@@ -47,6 +52,7 @@ def build_app(
         triton: where Triton is.
         audit: where each request is noted; None for nowhere.
         metrics: where each is counted.
+        certificate: what is read again beside the keys; None without TLS.
 
     Raises:
         SetupError: keys or key set cannot be used.
@@ -55,6 +61,8 @@ def build_app(
     authenticator = Authenticator(settings)
     gateway = Gateway(settings, authenticator, Admission(settings), work, metrics)
 
+    sources = [*authenticator.sources, *([certificate] if certificate else [])]
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Doubts about labels and sizes are for the library's users; here Python would keep each
@@ -62,7 +70,7 @@ def build_app(
         warnings.simplefilter("ignore")
         await work.open()
         try:
-            async with kept_fresh(authenticator.sources):
+            async with kept_fresh(sources):
                 yield
         finally:
             await work.close()

@@ -37,8 +37,9 @@ class Principal:
     """Who calls.
 
     Args:
-        kind: `key`, `token`, or `anonymous` where auth is off.
-        identity: the key's id, the token's subject, or the source address.
+        kind: `key`, `token`, `certificate`, or `anonymous` where auth is off.
+        identity: the key's id, the subject of the token or of the certificate (RFC 4514), or the
+            source address.
         name: the key's name; else as the identity.
         scopes: what it may do.
         rate: how often, where that is its own.
@@ -72,7 +73,7 @@ class Principal:
 
 
 class Authenticator:
-    """Tells who calls, by an API key or by a token.
+    """Tells who calls, by an API key, a token or a certificate.
 
     Raises:
         SetupError: the keys cannot be read.
@@ -80,6 +81,7 @@ class Authenticator:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._off = settings.auth == "off"
+        self._subjects = settings.tls_client_scopes
         self._keys = KeyStore(settings.keys_file) if settings.keys_file else None
         self._tokens: TokenVerifier | None = None
         if settings.issuers:
@@ -105,46 +107,73 @@ class Authenticator:
     def _key_sets(self) -> list[KeySet]:
         return self._tokens.key_sets if self._tokens else []
 
-    async def principal(self, headers: Headers, source: str) -> Principal:
-        """Give who calls.
+    async def principal(self, headers: Headers, source: str, subject: str | None) -> Principal:
+        """Return who calls.
+
+        Args:
+            headers: the request's.
+            source: the caller's address.
+            subject: of the caller's certificate, which counts where no other credentials came.
 
         Raises:
             Problem: no credentials came, or they are not valid.
         """
         if self._off:
             return Principal("anonymous", source, source, frozenset(SCOPES))
-        scheme, _, bearer = headers.get("Authorization", "").partition(" ")
-        key = headers.get(KEY_HEADER)
-        if key is None and scheme.lower() == "bearer" and bearer.startswith(PREFIX):
-            key, bearer = bearer, ""
-        if key is not None and bearer:
-            raise Problem(
-                "credentials_invalid",
-                "both X-API-Key and Authorization came; send one of them",
-            )
+        key, scheme, token = _credentials(headers)
         if key is not None and self._keys is not None:
             found = self._keys.find(key.strip())
             return Principal("key", found.id, found.name, frozenset(found.scopes), found.rate)
-        if bearer and scheme.lower() == "bearer" and self._tokens is not None:
-            issuer, claims = await self._tokens.verify(bearer.strip())
-            subject = str(claims["sub"])
-            if not subject or not subject.isprintable():
-                raise Problem(
-                    "credentials_invalid",
-                    Message("the token's subject is {0}; expected a printable name", repr(subject)),
-                )
-            scopes = issuer.scopes(claims)
-            return Principal("token", subject, subject, scopes, issuer=issuer.issuer)
-        wanted = [
-            text
-            for text, on in (
-                (f"{KEY_HEADER}: KEY", self._keys is not None),
-                ("Authorization: Bearer TOKEN", self._tokens is not None),
+        if token and scheme == "bearer" and self._tokens is not None:
+            issuer, claims = await self._tokens.verify(token)
+            name, scopes = _printable(str(claims["sub"])), issuer.scopes(claims)
+            return Principal("token", name, name, scopes, issuer=issuer.issuer)
+        if subject is not None and key is None and not token:
+            granted = self._subjects.get(subject, self._subjects.get("*", ()))
+            return Principal("certificate", _printable(subject), subject, frozenset(granted))
+        code = "credentials_missing" if key is None and not token else "credentials_invalid"
+        raise Problem(code, self._needed())
+
+    def _needed(self) -> str:
+        headers = [f"{KEY_HEADER}: KEY"] if self._keys else []
+        if self._tokens:
+            headers.append("Authorization: Bearer TOKEN")
+        if headers:
+            return Message("the request needs the header {0}", " or ".join(headers))
+        return "the connection needs a client certificate"
+
+
+def _credentials(headers: Headers) -> tuple[str | None, str, str]:
+    """Return the API key, and the scheme and the text of other credentials.
+
+    Raises:
+        Problem: several came.
+    """
+    for name in (KEY_HEADER, "Authorization"):
+        if len(headers.getlist(name)) > 1:
+            raise Problem(
+                "credentials_invalid", Message("several headers {0} came; send one", name)
             )
-            if on
-        ]
-        code = "credentials_missing" if key is None and not bearer else "credentials_invalid"
-        raise Problem(code, Message("the request needs the header {0}", " or ".join(wanted)))
+    key = headers.get(KEY_HEADER)
+    scheme, _, text = headers.get("Authorization", "").partition(" ")
+    scheme, text = scheme.lower(), text.strip()
+    if key is None and scheme == "bearer" and text.startswith(PREFIX):
+        key, text = text, ""
+    if key is not None and text:
+        raise Problem(
+            "credentials_invalid",
+            "both X-API-Key and Authorization came; send one of them",
+        )
+    return key, scheme, text
+
+
+def _printable(subject: str) -> str:
+    if not subject or not subject.isprintable():
+        raise Problem(
+            "credentials_invalid",
+            Message("the credentials are of {0}; expected a printable name", repr(subject)),
+        )
+    return subject
 
 
 class Admission:

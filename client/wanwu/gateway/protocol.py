@@ -20,6 +20,7 @@ from wanwu.gateway.connections import Connections, Peer
 from wanwu.gateway.edge import LINGER_S
 from wanwu.gateway.problems import MEDIA_TYPE, Problem
 from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.tls import CERTIFICATE, subject_of
 
 #: A request's line and headers may be this long together.
 MAX_HEADER_BYTES = 64_000
@@ -48,6 +49,9 @@ def protocol(settings: GatewaySettings, connections: Connections) -> type[H11Pro
             super().connection_made(transport)
             self._peer: Peer = self.client or ("", 0)
             connections.waits(self._peer, self.transport.close)
+            subject = subject_of(transport)
+            if subject is not None:
+                self.app_state = {**self.app_state, CERTIFICATE: subject}
             self._begin_headers()
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -41,6 +41,7 @@ from wanwu.gateway.questions import (
     read_question,
 )
 from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.tls import CERTIFICATE
 from wanwu.gateway.trace import trace_of
 from wanwu.gateway.work import Work
 
@@ -91,7 +92,9 @@ def allowed(scope: Scope) -> Any:
 
     async def check(request: Request, _key: UsedKey, _token: UsedToken) -> AsyncIterator[None]:
         gateway, trace = gateway_of(request), trace_of(request.scope)
-        principal = await gateway.authenticator.principal(request.headers, trace.source)
+        principal = await gateway.authenticator.principal(
+            request.headers, trace.source, request.scope["state"].get(CERTIFICATE)
+        )
         trace.principal = principal
         principal.require(scope)
         async with gateway.admission.admit(principal, trace.headers):

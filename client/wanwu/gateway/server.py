@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from wanwu.gateway.connections import BACKLOG, Connections, Listener, most_conne
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
 from wanwu.gateway.settings import GatewaySettings
+from wanwu.gateway.tls import ServerCertificate
 from wanwu.settings import Settings
 
 #: Idle connections are closed after this long; load balancers keep theirs for a minute.
@@ -55,7 +55,7 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, triton: Settings) -> None:
         self._settings = settings
-        _check_tls(settings)
+        certificate = ServerCertificate(settings) if settings.tls_cert else None
         self._metrics = Metrics()
         connections = Connections(
             most_connections(settings.max_connections),
@@ -68,7 +68,7 @@ class Gateway:
         self._audit = _open_audit(settings)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                build_app(settings, triton, self._audit, self._metrics),
+                build_app(settings, triton, self._audit, self._metrics, certificate),
                 http=protocol(settings, connections),
                 backlog=BACKLOG,
                 loop=f"{__name__}:{_Loop.__name__}",
@@ -81,8 +81,7 @@ class Gateway:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=settings.drain_s,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
+                ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
             )
         )
         self._serve_metrics()
@@ -140,23 +139,6 @@ def _listen(host: str, port: int, connections: Connections) -> Listener:
         raise _taken(host, port, error) from error
     listening.set_inheritable(True)
     return listening
-
-
-def _check_tls(settings: GatewaySettings) -> None:
-    if settings.tls_cert is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.tls_cert, settings.tls_key
-        )
-    except (OSError, ssl.SSLError) as error:
-        raise SetupError(
-            "the certificate {0} and its key {1} cannot be used: {2}; expected PEM files that "
-            "belong together",
-            settings.tls_cert,
-            settings.tls_key,
-            error,
-        ) from error
 
 
 def _taken(host: str, port: int, error: OSError) -> SetupError:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cryptography import x509
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -15,6 +16,7 @@ from wanwu.catalog import Message
 from wanwu.errors import InputError
 from wanwu.gateway.checks import check_rate
 from wanwu.gateway.issuers import Issuer
+from wanwu.gateway.keys import Scope
 from wanwu.gateway.validation import reason_of
 
 PREFIX = "WANWU_GATEWAY_"
@@ -38,6 +40,10 @@ class GatewaySettings(BaseSettings):
     metrics_port: int | None = Field(None, ge=0, le=65535)
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    #: Authorities of callers' certificates, which then may stand for a key.
+    tls_client_ca: Path | None = None
+    #: The scopes of each certificate's subject, `*` for any other, as a JSON object.
+    tls_client_scopes: Annotated[dict[str, tuple[Scope, ...]], NoDecode] = Field({})
 
     auth: Literal["on", "off"] = "on"
     keys_file: Path | None = None
@@ -93,19 +99,29 @@ class GatewaySettings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("issuers", mode="before")
+    @field_validator("issuers", "tls_client_scopes", mode="before")
     @classmethod
     def _json(cls, value: Any) -> Any:
         try:
             return json.loads(value) if isinstance(value, str) else value
         except ValueError as error:
             raise ValueError(
-                Message(
-                    "it is no JSON ({0}); expected a list such as "
-                    '[{"issuer": "https://login.example.cn", "audience": "wanwu"}]',
-                    error,
-                )
+                Message("it is no JSON ({0}); docs/gateway.md shows an example", error)
             ) from error
+
+    @field_validator("tls_client_scopes")
+    @classmethod
+    def _subjects(cls, value: dict[str, tuple[Scope, ...]]) -> dict[str, tuple[Scope, ...]]:
+        for each in value:
+            if each != "*" and _subject(each) != each:
+                raise ValueError(
+                    Message(
+                        "{0} is no subject; expected one as `openssl x509 -noout -subject "
+                        "-nameopt RFC2253` writes it, such as CN=shop,O=Example, or *",
+                        repr(each),
+                    )
+                )
+        return value
 
     @field_validator("issuers")
     @classmethod
@@ -140,14 +156,20 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> GatewaySettings:
-        if self.auth == "on" and self.keys_file is None and not self.issuers:
+        if self.auth == "on" and not (self.keys_file or self.issuers or self.tls_client_ca):
             raise ValueError(
                 "nothing says who may call: make a key with `wanwu keys create`, and give "
-                "--keys-file; or name who issues tokens by --issuers; or, where everybody may, "
-                "--no-auth"
+                "--keys-file; or name who issues tokens by --issuers; or whose certificates count "
+                "by WANWU_GATEWAY_TLS_CLIENT_CA; or, where everybody may, --no-auth"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert came without tls_key, or the other way round; give both")
+        if (self.tls_client_ca and not self.tls_cert) or (
+            self.tls_client_scopes and not self.tls_client_ca
+        ):
+            raise ValueError(
+                "callers' certificates need all of tls_cert, tls_key and tls_client_ca; give them"
+            )
         if self.metrics_port and self.metrics_port == self.port:
             raise ValueError(
                 Message("port and metrics_port are both {0}; choose another", self.port)
@@ -171,6 +193,13 @@ class GatewaySettings(BaseSettings):
                 )
             )
         return self
+
+
+def _subject(text: str) -> str | None:
+    try:
+        return x509.Name.from_rfc4514_string(text).rfc4514_string()
+    except ValueError:
+        return None
 
 
 def gateway_settings(**given: object) -> GatewaySettings:
