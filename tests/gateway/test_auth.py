@@ -328,6 +328,21 @@ def test_a_key_works_once_it_is_made_and_no_longer_once_it_is_revoked(changing: 
     assert changing.asks(api_key(changing.keys["shop"])).status == 200
 
 
+def test_a_rotated_key_and_its_old_secret_are_both_taken(changing: Guarded) -> None:
+    create_key(changing.keys_file, "rotated", ("recognise",))
+    file, audit = str(changing.keys_file), str(changing.gateway.audit)
+
+    def keys(*arguments: str) -> str:
+        command = [str(WANWU), "keys", *arguments, "--file", file]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    token = keys("rotate", "rotated").strip()
+    until(lambda: changing.asks(api_key(token)).status == 200)
+    listed = [line for line in keys("list", "--audit", audit).splitlines() if "rotated" in line]
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    assert [today in line[-40:] for line in listed] == [False, True]
+
+
 def test_a_broken_file_of_keys_changes_nothing_and_is_told(changing: Guarded) -> None:
     whole, shop = changing.keys_file.read_bytes(), api_key(changing.keys["shop"])
     told = changing.gateway.log.read_text

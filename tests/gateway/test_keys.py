@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from wanwu.errors import SetupError
-from wanwu.gateway.keys import Key, KeyFile, create_key, read_keys, revoke_key
+from wanwu.gateway.keys import Key, KeyFile, create_key, read_keys, revoke_key, rotate_key
 
 WANWU = Path(sys.executable).with_name("wanwu")
+
+PAST = datetime(2024, 5, 6, 7, 8, tzinfo=timezone.utc)
 
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
@@ -205,7 +208,7 @@ def test_a_key_is_revoked_once(keys: Run, file: Path) -> None:
     kept = file.read_bytes()
     done = keys("revoke", "shop")
     assert done.returncode == 2
-    assert "no key that is not revoked has the id or name 'shop'" in done.stderr
+    assert "no valid key has the id or name 'shop'" in done.stderr
     assert file.read_bytes() == kept
 
 
@@ -216,6 +219,97 @@ def test_a_key_stays_as_it_is_when_another_is_made_or_revoked(file: Path) -> Non
     create_key(file, "another", ("recognise",))
     revoke_key(file, "another")
     assert read_keys(file).keys[0] == before
+
+
+# Rotating them
+
+
+def test_a_rotated_key_has_another_secret_and_the_old_one_for_a_day(keys: Run, file: Path) -> None:
+    create_key(file, "门店一", ("recognise", "embed"), rate="9/second")
+    done = keys("rotate", "门店一")
+    old, new = read_keys(file).keys
+    assert hashlib.sha256(done.stdout.strip().encode()).hexdigest() == new.sha256 != old.sha256
+    assert (new.name, new.scopes, new.rate) == ("门店一", ("recognise", "embed"), "9/second")
+    assert (new.expires, new.revoked, old.revoked) == (None, None, None)
+    assert old.expires is not None
+    assert timedelta(hours=23.9) < old.expires - new.created <= timedelta(hours=24)
+    assert f"key {old.id} of 门店一 ends at {old.expires:%Y-%m-%d %H:%M}Z" in done.stderr
+    assert f"key {new.id} for 门店一 in keys.json; it is shown this once:" in done.stderr
+
+
+def test_the_new_key_lives_as_long_as_the_old_one_was_meant_to(file: Path) -> None:
+    now = datetime.now(timezone.utc)
+    create_key(file, "shop", ("recognise",), now + timedelta(hours=1))
+    create_key(file, "kitchen", ("recognise",), datetime.max.replace(tzinfo=timezone.utc))
+    old, new, _ = rotate_key(file, "shop", timedelta(days=1))
+    assert old.expires == now + timedelta(hours=1)  # a grace makes no life longer
+    assert new.expires is not None
+    assert abs(new.expires - now - timedelta(hours=1)) < timedelta(seconds=10)
+    _, last, _ = rotate_key(file, "kitchen", timedelta(0))
+    assert last.expires is not None
+    assert last.expires.year == 9999
+
+
+def test_without_a_grace_the_old_secret_ends_at_once(keys: Run, file: Path) -> None:
+    create_key(file, "shop", ("recognise",))
+    keys("rotate", "shop", "--grace-hours", "0")
+    states = [key.state(datetime.now(timezone.utc)) for key in read_keys(file).keys]
+    assert states == ["expired", "valid"]
+
+
+def test_of_two_keys_of_a_name_the_operator_says_which_to_rotate(keys: Run, file: Path) -> None:
+    create_key(file, "shop", ("recognise",))
+    old, new, _ = rotate_key(file, "shop", timedelta(days=1))
+    done = keys("rotate", "shop")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"2 keys are named 'shop': {old.id}, {new.id}; give the id of one" in done.stderr
+    assert keys("rotate", new.id).returncode == 0
+
+
+@pytest.mark.parametrize("values", [{"revoked": PAST}, {"expires": PAST}], ids=str)
+def test_a_key_that_is_not_valid_is_not_rotated(
+    keys: Run, file: Path, values: dict[str, object]
+) -> None:
+    write(file, key("shop", **values))
+    done = keys("rotate", "shop")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no valid key has the id or name 'shop'" in done.stderr
+    assert len(read_keys(file).keys) == 1
+
+
+# When they were used
+
+
+def used(identity: str, time: str, kind: str = "key") -> str:
+    principal = {"kind": kind, "id": identity, "name": "n"}
+    line = {"seq": 1, "time": time, "event": "request", "principal": principal}
+    return json.dumps(line, separators=(",", ":")) + "\n"
+
+
+def test_the_list_has_the_last_use_of_each_key_in_an_audit_log(
+    keys: Run, file: Path, tmp_path: Path
+) -> None:
+    write(file, *(key(name, id=name * 12) for name in "abc"))
+    (tmp_path / "1.jsonl").write_text(
+        used("a" * 12, "2026-01-02T03:04:05.000001Z")
+        + used("b" * 12, "2026-05-01T00:00:00.000000Z")
+    )
+    (tmp_path / "2.jsonl").write_text(
+        '{"seq":2,"event":"stop"}\n'
+        + used("a" * 12, "2026-03-02T03:04:05.000001Z")
+        + used("c" * 12, "2026-03-02T03:04:05.000001Z", "token")
+    )
+    done = keys("list", "--audit", "2.jsonl", "--audit", "1.jsonl")
+    found = [line[-20:].rstrip() for line in done.stdout.splitlines()]
+    assert found == ["2026-03-02 03:04Z  a", "2026-05-01 00:00Z  b", "-                  c"]
+
+
+def test_a_line_that_is_no_audit_logs_is_shown(keys: Run, file: Path, tmp_path: Path) -> None:
+    write(file, key("shop"))
+    (tmp_path / "log").write_text('{"principal":{"kind":"key"}\n')
+    done = keys("list", "--audit", "log")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a line is no audit log's: b'{" in done.stderr
 
 
 # Files that cannot be used
@@ -245,7 +339,9 @@ def test_what_is_wrong_with_a_file_is_told(file: Path, content: str, place: str)
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["create", "--name", "shop"], ["revoke", "shop"]], ids=" ".join
+    "command",
+    [["list"], ["create", "--name", "shop"], ["revoke", "shop"], ["rotate", "shop"]],
+    ids=" ".join,
 )
 def test_a_broken_file_is_left_as_it_is(keys: Run, file: Path, command: list[str]) -> None:
     file.write_text('{"keys": [')

@@ -10,7 +10,9 @@ import typer
 
 from wanwu.cli.language import padded, tell, translate
 
-app = typer.Typer(help="Make, list and revoke the API keys of the gateway.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make, list, rotate and revoke the API keys of the gateway.", no_args_is_help=True
+)
 
 File = Annotated[
     Path,
@@ -65,19 +67,54 @@ def create(
 
 
 @app.command("list")
-def list_keys(file: File = DEFAULT_FILE) -> None:
+def list_keys(
+    file: File = DEFAULT_FILE,
+    audit: Annotated[
+        list[typer.FileBinaryRead] | None,
+        typer.Option(
+            help="An audit log, to list each key's last use in it too; - for standard input; may "
+            "be given several times."
+        ),
+    ] = None,
+) -> None:
     """List the keys of the file."""
     from wanwu.cli.packages import needs
 
     with needs("gateway"):
-        from wanwu.gateway.keys import read_keys
+        from wanwu.gateway.keys import last_uses, read_keys
 
+    used = last_uses(line for log in audit or [] for line in log)
     now = datetime.now(timezone.utc)
     for key in read_keys(file).keys:
-        expires = "-" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}Z"
         state = padded(translate(key.state(now)), 8)
         scopes = padded(",".join(key.scopes), 22)
-        typer.echo(f"{key.id}  {state}  {expires:17}  {scopes}  {key.rate or '-':12}  {key.name}")
+        rate = f"{key.rate or '-':12}" + (f"  {_minute(used.get(key.id)):17}" if audit else "")
+        typer.echo(f"{key.id}  {state}  {_minute(key.expires):17}  {scopes}  {rate}  {key.name}")
+
+
+@app.command()
+def rotate(
+    which: Annotated[str, typer.Argument(metavar="ID-OR-NAME", help="The key to rotate.")],
+    file: File = DEFAULT_FILE,
+    grace_hours: Annotated[
+        float,
+        typer.Option(min=0.0, max=8760.0, help="Hours that the old secret is still taken."),
+    ] = 24.0,
+) -> None:
+    """Make another secret for a key, and print it: it is shown this once.
+
+    The new key has the old one's name, scopes, rate and length of life. Of the two, each has its
+    own id.
+    """
+    from wanwu.cli.packages import needs
+
+    with needs("gateway"):
+        from wanwu.gateway.keys import rotate_key
+
+    old, new, token = rotate_key(file, which, timedelta(hours=grace_hours))
+    tell("key {0} of {1} ends at {2}", old.id, old.name, _minute(old.expires), err=True)
+    tell("key {0} for {1} in {2}; it is shown this once:", new.id, new.name, file, err=True)
+    typer.echo(token)
 
 
 @app.command()
@@ -93,3 +130,7 @@ def revoke(
 
     key = revoke_key(file, which)
     tell("revoked key {0} of {1}", key.id, key.name)
+
+
+def _minute(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M}Z"

@@ -9,15 +9,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
+import json
 import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -30,6 +31,7 @@ from wanwu.gateway.validation import reason_of
 Scope = Literal["recognise", "embed", "admin"]
 SCOPES: tuple[Scope, ...] = ("recognise", "embed", "admin")
 PREFIX = "wanwu_"
+_END_OF_TIME = datetime.max.replace(tzinfo=timezone.utc)
 
 log = logging.getLogger("wanwu.gateway")
 
@@ -116,13 +118,9 @@ def create_key(
         SetupError: the file cannot be read or written.
     """
     now = datetime.now(timezone.utc)
-    identity = secrets.token_hex(6)
-    token = f"{PREFIX}{identity}_{secrets.token_urlsafe(32)}"
     try:
-        key = Key(
-            id=identity,
+        key, token = _new(
             name=name,
-            sha256=_digest(token),
             scopes=tuple(dict.fromkeys(scopes)),
             created=now,
             expires=expires,
@@ -149,6 +147,37 @@ def create_key(
     return key, token
 
 
+def rotate_key(path: Path, which: str, grace: timedelta) -> tuple[Key, Key, str]:
+    """Make another secret for a valid key; return the old key, the new one, and its secret.
+
+    Args:
+        path: the file.
+        which: the id or name of the key.
+        grace: how long the old secret goes on.
+
+    Raises:
+        InputError: there is no such valid key.
+        SetupError: the file cannot be read or written.
+    """
+    now = datetime.now(timezone.utc)
+    made: list[tuple[Key, Key, str]] = []
+
+    def change(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        key = _one(which, [key for key in keys if key.state(now) == "valid"])
+        end = now + grace
+        old = key.model_copy(update={"expires": min(end, key.expires or end)})
+        # It lives as long as the old one was meant to.
+        expires = key.expires and now + min(key.expires - key.created, _END_OF_TIME - now)
+        new, token = _new(
+            name=key.name, scopes=key.scopes, created=now, expires=expires, rate=key.rate
+        )
+        made.append((old, new, token))
+        return (*(old if each.id == old.id else each for each in keys), new)
+
+    _change(path, change, missing_ok=False)
+    return made[0]
+
+
 def revoke_key(path: Path, which: str) -> Key:
     """Revoke the key of that id, or the valid one of that name.
 
@@ -162,19 +191,8 @@ def revoke_key(path: Path, which: str) -> Key:
     def change(keys: tuple[Key, ...]) -> tuple[Key, ...]:
         named = [key for key in keys if which in (key.id, key.name) and key.revoked is None]
         # Expired ones may have the name too.
-        found[:] = [key for key in named if key.state(now) == "valid"] or named
-        if not found:
-            raise InputError(
-                "no key that is not revoked has the id or name {0}; `wanwu keys list` shows them",
-                repr(which),
-            )
-        if len(found) > 1:
-            raise InputError(
-                "{0} keys are named {1}: {2}; give the id of one",
-                len(found),
-                repr(which),
-                ", ".join(key.id for key in found),
-            )
+        valid = [key for key in named if key.state(now) == "valid"]
+        found.append(_one(which, valid or named))
         return tuple(
             key.model_copy(update={"revoked": now}) if key.id == found[0].id else key
             for key in keys
@@ -182,6 +200,25 @@ def revoke_key(path: Path, which: str) -> Key:
 
     _change(path, change, missing_ok=False)
     return found[0]
+
+
+def last_uses(log: Iterable[bytes]) -> dict[str, datetime]:
+    """Return when each key, by its id, was last used, from the lines of an audit log."""
+    found: dict[str, datetime] = {}
+    for line in log:
+        if b'"kind":"key"' not in line:
+            continue
+        try:
+            record = json.loads(line)
+            used, identity = record["time"], record["principal"]["id"]
+            moment = datetime.fromisoformat(used.replace("Z", "+00:00"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(
+                "a line is no audit log's: {0}; give the file that the gateway writes",
+                repr(line[:80]),
+            ) from error
+        found[identity] = max(moment, found.get(identity, moment))
+    return found
 
 
 class KeyStore:
@@ -239,6 +276,34 @@ class KeyStore:
             log.error("the keys are as they were: %s", error)
         else:
             log.info("the file of keys was read again: %s", self._path)
+
+
+def _new(**values: Any) -> tuple[Key, str]:
+    """Return a key and its secret."""
+    identity = secrets.token_hex(6)
+    token = f"{PREFIX}{identity}_{secrets.token_urlsafe(32)}"
+    return Key(id=identity, sha256=_digest(token), **values), token
+
+
+def _one(which: str, keys: Sequence[Key]) -> Key:
+    """Return the only key of an id or a name.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    found = [key for key in keys if which in (key.id, key.name)]
+    if not found:
+        raise InputError(
+            "no valid key has the id or name {0}; `wanwu keys list` shows them", repr(which)
+        )
+    if len(found) > 1:
+        raise InputError(
+            "{0} keys are named {1}: {2}; give the id of one",
+            len(found),
+            repr(which),
+            ", ".join(key.id for key in found),
+        )
+    return found[0]
 
 
 def _by_id(file: KeyFile) -> dict[str, Key]:
