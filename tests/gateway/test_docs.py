@@ -24,7 +24,7 @@ def documented_defaults() -> dict[str, str]:
 def test_every_setting_is_listed_with_its_default() -> None:
     defaults = {name: field.default for name, field in GatewaySettings.model_fields.items()}
     texts = {
-        name: "none" if value in (None, ()) else str(value).lower()
+        name: "none" if value in (None, (), {}) else str(value).lower()
         for name, value in defaults.items()
     }
     assert documented_defaults() == texts
