@@ -184,7 +184,7 @@ class Admission:
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._shared = _shared_limiter(settings.rate_storage)
         self._shared_after = 0.0
-        self._under_way: Counter[tuple[str, ...]] = Counter()
+        self._under_way: Counter[tuple[str, str]] = Counter()
 
     @asynccontextmanager
     async def admit(self, principal: Principal, headers: dict[str, str]) -> AsyncIterator[None]:
@@ -197,7 +197,7 @@ class Admission:
         Raises:
             Problem: its principal, or all together, have too many.
         """
-        who = (principal.kind, principal.issuer or "", principal.identity)
+        who = (principal.issuer or principal.kind, principal.identity)
         self._check_under_way(who)
         self._under_way[who] += 1
         try:
@@ -208,7 +208,7 @@ class Admission:
             if not self._under_way[who]:
                 del self._under_way[who]
 
-    def _check_under_way(self, who: tuple[str, ...]) -> None:
+    def _check_under_way(self, who: tuple[str, str]) -> None:
         most = self._settings.concurrent_per_principal
         if self._under_way[who] >= most:
             raise Problem(
@@ -229,7 +229,7 @@ class Admission:
                 retry_after_s=1,
             )
 
-    async def _check_rate(self, who: tuple[str, ...], rate: str, headers: dict[str, str]) -> None:
+    async def _check_rate(self, who: tuple[str, str], rate: str, headers: dict[str, str]) -> None:
         limit = parse(rate)
         admitted, window = await self._count(limit, who)
         wait_s = max(0.0, window.reset_time - time.time())
@@ -243,7 +243,7 @@ class Admission:
                 retry_after_s=wait_s,
             )
 
-    async def _count(self, limit: RateLimitItem, who: tuple[str, ...]) -> tuple[bool, WindowStats]:
+    async def _count(self, limit: RateLimitItem, who: tuple[str, str]) -> tuple[bool, WindowStats]:
         """Count a request, here alone while the shared storage does not answer."""
         if self._shared is not None and time.monotonic() >= self._shared_after:
             try:
@@ -255,7 +255,7 @@ class Admission:
 
 
 async def _counted(
-    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, ...]
+    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, str]
 ) -> tuple[bool, WindowStats]:
     return await limiter.hit(limit, *who), await limiter.get_window_stats(limit, *who)
 
