@@ -53,6 +53,11 @@ class Principal:
     rate: str | None = None
     issuer: str | None = None
 
+    @property
+    def who(self) -> tuple[str, str]:
+        """What tells principals apart: a subject is an issuer's own."""
+        return self.issuer or self.kind, self.identity
+
     def require(self, scope: Scope) -> None:
         """Check that it may do something.
 
@@ -197,7 +202,7 @@ class Admission:
         Raises:
             Problem: its principal, or all together, have too many.
         """
-        who = (principal.issuer or principal.kind, principal.identity)
+        who = principal.who
         self._check_under_way(who)
         self._under_way[who] += 1
         try:

@@ -238,7 +238,7 @@ class Work:
     async def _each(self, images: Sequence[bytes], trace: Trace, work: Any) -> list[Any]:
         """Do something with each picture: what came of it, or its problem."""
         check_pictures(list(images), self._settings)
-        who = trace.principal and (trace.principal.kind, trace.principal.identity)
+        who = trace.principal and trace.principal.who
         TURN.set(Turn(who))
         checked = await asyncio.gather(*map(self._examine, images))
         for picture, _ in checked:
