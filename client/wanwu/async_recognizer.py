@@ -28,7 +28,8 @@ from wanwu.calls import Alone, Call, Compute, Infer, ListModels, Pause, Steps, T
 from wanwu.channel import Tls, closed
 from wanwu.contract import Contract
 from wanwu.errors import WanwuError
-from wanwu.images import MAX_PIXELS, ImageSource
+from wanwu.image_files import MAX_PIXELS
+from wanwu.images import ImageSource
 from wanwu.rank import Floats, ScoreKind
 from wanwu.session import Session, only
 from wanwu.settings import Settings

@@ -62,6 +62,14 @@ def message_of(error: BaseException) -> str:
     return first if isinstance(first, Message) else str(error)
 
 
+def byte_size(count: int) -> str:
+    """Return a number of bytes as people read it, the same in both languages: 32 MB, 1.5 kB."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
 def shortened(text: str, most: int) -> str:
     """Return a message whose arguments have at most so many characters each."""
     if not isinstance(text, Message):

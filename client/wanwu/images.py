@@ -7,57 +7,54 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from wanwu import contract as _contract
-from wanwu.catalog import Message
+from wanwu.catalog import Message, byte_size
 from wanwu.errors import ImageError
-from wanwu.image_parts import Stream, check_parts
+from wanwu.image_ends import ended_jpeg, lacks_pixels
+from wanwu.image_files import (
+    MAX_PIXELS,
+    Opened,
+    UnknownFormatError,
+    check_size,
+    cut_short,
+    opened,
+)
+from wanwu.image_parts import JPEG
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 _Box: TypeAlias = tuple[float, float, float, float]
 _Number = TypeVar("_Number", int, float)
 
-#: A picture of more pixels than this is refused before it is decoded (64 megapixels).
-MAX_PIXELS = 64_000_000
-
-#: No side may be longer: Pillow spends as much on a row of one pixel as on one of eight.
-MAX_SIDE = 200_000
-
 #: A JPEG is decoded at this many times the size asked for, or more (docs/decisions/0010).
 DRAFT = 3
-
-#: What is decoded. Pillow knows more formats, and hands one of them (EPS) to another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 #: Pillow averages whole pixels until the picture is this many times what is asked for.
 _REDUCING_GAP = 3.0
 
 
-class UnknownFormatError(ImageError):
-    """The bytes are no picture of a known format."""
-
-
-class TooLargeError(ImageError):
-    """The picture has too many pixels; `width` and `height` tell how many, where its header did."""
-
-    def __init__(self, message: str, width: int | None = None, height: int | None = None) -> None:
-        super().__init__(message)
-        self.width, self.height = width, height
-
-
 #: What these take depends on each pixel's exact place, so every pixel is decoded for them.
 _SHARP = ("nearest", "box")
+
+#: What brings a picture upright, by its EXIF orientation.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
@@ -107,8 +104,8 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]
     Raises:
         ImageError: it is no picture, or too large; a damaged one may only show when decoded.
     """
-    with _opened(data, Message("the picture of {0} bytes", len(data)), max_pixels) as image:
-        return str(image.format), *image.size
+    with opened(data, _name(data), max_pixels) as found:
+        return str(found.image.format), *found.image.size
 
 
 def open_rgb(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -135,65 +132,45 @@ def _open(
     if isinstance(source, np.ndarray):
         return _whole(_from_array(source, max_pixels))
     if isinstance(source, Image.Image):
-        _check_size(source, "the picture", max_pixels)
+        check_size(source, "the picture", max_pixels)
         # This copies, so that the caller's picture stays as it was.
         return _whole(_to_rgb(ImageOps.exif_transpose(source), "the picture"))
     name, data = _read(source)
-    with _opened(data, name, max_pixels) as image:
-        if geometry is not None and isinstance(image, JpegImageFile):
-            filled = _draft(image, geometry)
-            return _upright_rgb(image, name), filled
-        return _whole(_upright_rgb(image, name))
+    with opened(data, name, max_pixels) as found:
+        try:
+            return _decoded(found, name, geometry)
+        except OSError:
+            ended = ended_jpeg(found.data) if found.data.startswith(JPEG) else None
+            if ended is None:
+                raise
+    with opened(ended, name, max_pixels) as whole:
+        return _decoded(replace(whole, orientation=found.orientation), name, geometry)
 
 
-@contextmanager
-def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture's header, and tell whatever goes wrong with it by an ImageError."""
-    if not data:
-        raise ImageError("{0} is empty (0 bytes); expected an encoded picture such as JPEG", name)
-    try:
-        check_parts(data, name)
-        with Image.open(Stream(data), formats=FORMATS) as image:
-            _check_size(image, name, max_pixels)
-            yield image
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnknownFormatError(
-            "{0} is not a picture that can be read ({1} bytes); expected JPEG, PNG, WebP, GIF, "
-            "BMP or TIFF",
-            name,
-            len(data),
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise TooLargeError(
-            Message(
-                "{0} has too many pixels, the limit is {1} ({2}); make it smaller, or raise "
-                "max_pixels and, past 178 million, PIL.Image.MAX_IMAGE_PIXELS",
-                name,
-                f"{limit:,}",
-                error,
-            )
-        ) from error
-    except Exception as error:
-        # Pillow's decoders report a damaged file by whatever its bytes made them trip over.
-        raise ImageError(
-            "{0} is damaged or cut short ({1}: {2}); send the whole file",
-            name,
-            type(error).__name__,
-            error,
-        ) from error
+def _decoded(
+    found: Opened, name: str, geometry: _contract.Image | None
+) -> tuple[Image.Image, _Box]:
+    """Decode a picture, and refuse it if pixels are missing."""
+    image = found.image
+    filled: _Box | None = None
+    if geometry is not None and isinstance(image, JpegImageFile):
+        filled = _draft(image, geometry, found.orientation)
+    image.load()
+    if lacks_pixels(image, found.data):
+        raise cut_short(name)
+    rgb = _to_rgb(image, name)
+    method = _TRANSPOSE.get(found.orientation)
+    upright = rgb if method is None else rgb.transpose(method)
+    return upright, filled or (0, 0, *upright.size)
 
 
-def _draft(image: JpegImageFile, geometry: _contract.Image) -> _Box:
+def _draft(image: JpegImageFile, geometry: _contract.Image, orientation: int) -> _Box:
     """Set the smallest scale at which a JPEG, not decoded yet, is DRAFT times what is asked for.
 
     Returns:
         The part of the upright picture that is the picture: a scaled edge that is not whole is
         rounded up, and what is past its end is no part of it.
     """
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     on_its_side = orientation in (5, 6, 7, 8)
     wanted = _scaled_size(_turn(image.size, on_its_side), geometry)
     drafted = image.draft(None, _turn((DRAFT * wanted[0], DRAFT * wanted[1]), on_its_side))
@@ -265,9 +242,13 @@ def _whole(image: Image.Image) -> tuple[Image.Image, _Box]:
     return image, (0, 0, *image.size)
 
 
+def _name(data: bytes | bytearray | memoryview) -> str:
+    return Message("the picture of {0}", byte_size(len(data)))
+
+
 def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
-        return Message("the picture of {0} bytes", len(source)), bytes(source)
+        return _name(source), bytes(source)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(
             "a picture cannot be made of {0}; expected a path, bytes, a PIL picture or an array "
@@ -288,65 +269,12 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
         raise ImageError("{0} cannot be read: {1}", path, error) from error
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError("{0} is {1}x{2} pixels; expected at least 1x1", name, width, height)
-    if width * height > max_pixels:
-        raise TooLargeError(
-            Message(
-                "{0} is {1}x{2} = {3} pixels and the limit is {4}; make it smaller, or raise "
-                "max_pixels",
-                name,
-                width,
-                height,
-                f"{width * height:,}",
-                f"{max_pixels:,}",
-            ),
-            width,
-            height,
-        )
-    if max(width, height) > MAX_SIDE:
-        raise TooLargeError(
-            Message(
-                "{0} is {1}x{2} pixels and the limit of a side is {3}; cut it",
-                name,
-                width,
-                height,
-                f"{MAX_SIDE:,}",
-            ),
-            width,
-            height,
-        )
-    if isinstance(image, TiffImageFile):
-        tile = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
-        # libtiff holds a whole tile, however small the picture that is cut from it.
-        if tile[0] * tile[1] > max_pixels:
-            raise TooLargeError(
-                Message(
-                    "{0} has tiles of {1}x{2} pixels and the limit is {3}; save it with "
-                    "smaller ones",
-                    name,
-                    tile[0],
-                    tile[1],
-                    f"{max_pixels:,}",
-                ),
-                width,
-                height,
-            )
-
-
-def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image, name)
-
-
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255 and turn the picture white.
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 0xFFFF:
-            raise ImageError(
+            raise UnknownFormatError(
                 "{0} is a grey picture with values from {1} to {2}; expected 16 bits (0 to "
                 "65535); convert it to 8 or 16 bits",
                 name,
@@ -355,7 +283,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             )
         return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ImageError(
+        raise UnknownFormatError(
             "{0} holds 32-bit floating point values of unknown range; convert it to 8 bits", name
         )
     if image.mode == "P" and "transparency" in image.info:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
@@ -11,8 +12,35 @@ from wanwu.catalog import Message
 from wanwu.errors import LabelError
 from wanwu.textfile import read_utf8
 
+#: Separators between labels in one text.
+SEPARATORS = re.compile("[,，、;；\n]")
+
 #: A longer label is a mistake, such as a whole file pasted into one line.
 MAX_LABEL_CHARS = 256
+
+
+def split_labels(text: str) -> list[str]:
+    """Return labels that came as one text: with separators between them, or as a JSON list.
+
+    Example:
+        >>> split_labels("猫，狗"), split_labels('["猫", "a, b"]')
+        (['猫', '狗'], ['猫', 'a, b'])
+
+    Raises:
+        LabelError: the text begins as JSON and is no list of texts.
+    """
+    if text.lstrip()[:1] not in ("[", "{", '"'):
+        return SEPARATORS.split(text)
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
+        raise LabelError(
+            'the labels {0} begin as JSON and are no list of texts; write ["猫", "狗"], or 猫,狗',
+            _short(text),
+        )
+    return labels
 
 
 def check_labels(labels: Iterable[str]) -> tuple[str, ...]:

@@ -56,6 +56,11 @@ NO_MESSAGES = {
     "the NVIDIA driver answers with error {0} about GPU {1}",
     "CUDA computes {0} where 16 is right",
     "closed channel",
+    # Pillow's
+    "not supported",
+    "not yet supported",
+    "not available",
+    "not installed",
     # commands, code and data
     "pip install 'wanwu[parquet]'",
     "pip install 'wanwu[server]'",
@@ -94,8 +99,6 @@ NO_MESSAGES = {
     "after, second half",
     "part {0}",
     "no code",
-    # of media types
-    "{0} or {1}",
     # many in one sentence, between labels
     "{0} (lines {1})",
     # for the one who wrote the code

@@ -92,7 +92,7 @@ def rgb(source: Any) -> list[tuple[int, ...]]:
         (b"", "empty"),
         (b"\xe8\xbf\x99\xe4\xb8\x8d\xe6\x98\xaf\xe5\x9b\xbe", "not a picture"),
         (b"<html><body>404</body></html>", "not a picture"),
-        (b"GIF89a\0\0\0\0\0\0\0,\0\0\0\0\0\0\0\0\0\x02\x02\x4c\x01\0;", "picture"),
+        (b"GIF89a\0\0\0\0\0\0\0,\0\0\0\0\0\0\0\0\0\x02\x02\x4c\x01\0;", "GIF"),
         (cat_photo()[:2000], "damaged or cut short"),
         (cat_photo()[:-2000], "damaged or cut short"),
         (encoded(noise(60, 40))[:3000], "damaged or cut short"),

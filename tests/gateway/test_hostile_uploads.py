@@ -237,7 +237,9 @@ def test_the_largest_pictures_at_once_stay_within_the_memory(
         (CUT, PART.replace(b'"file"', b'"path"') + b"a\r\n--cut--\r\n", "request_invalid"),
         (CUT, b"\0" * 1_000_000, "request_malformed"),
         ("application/x-www-form-urlencoded", b"file=a", "media_type_unsupported"),
-        ("image/jpeg", GOOD, "media_type_unsupported"),
+        ("image/jpeg", b"", "picture_damaged"),
+        ("image/jpeg", WHOLE, "picture_type_unsupported"),
+        ("image/svg+xml", b"<svg/>", "picture_type_unsupported"),
         ("text/xml", b"<a/>", "media_type_unsupported"),
         ("", WHOLE, "media_type_unsupported"),
         ("multipart/mixed; boundary=cut", WHOLE, "media_type_unsupported"),
@@ -309,7 +311,8 @@ def test_no_address_is_ever_fetched(caller: Caller) -> None:
             f"ftp://{host}/cat.jpg",
             f"//{host}/cat.jpg",
             "file:///etc/passwd",
-            f"data:image/jpeg;base64,{encoded}",
+            f"data:text/html,{encoded}",
+            f"data:http://{host}/cat.jpg",
         ):
             assert_refused(caller.asks(images=[address], labels=["猫"]), "request_invalid")
             codes = ("picture_type_unsupported",)

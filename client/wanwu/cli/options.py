@@ -27,7 +27,10 @@ ModelRepository = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option("--labels", help="Your own labels: 猫,狗 (any of , ， 、 ; ； between them)"),
+    typer.Option(
+        "--labels",
+        help="Your own labels: 猫,狗 (any of , ， 、 ; ； between them), or a JSON list.",
+    ),
 ]
 LabelsFile = Annotated[
     Path | None, typer.Option("--labels-file", help="Your own labels, UTF-8, one a line.")
@@ -83,10 +86,8 @@ def chosen_labels(
         InputError: more than one of the three was given.
         LabelError: the labels cannot be used.
     """
-    import re
-
     from wanwu.errors import InputError
-    from wanwu.labels import check_labels, read_labels
+    from wanwu.labels import check_labels, read_labels, split_labels
 
     given = [
         name
@@ -99,4 +100,4 @@ def chosen_labels(
         return read_labels(labels_file)
     if labels is None:
         return None
-    return check_labels(re.split("[,，、;；]", labels))
+    return check_labels(split_labels(labels))

@@ -14,6 +14,8 @@ from wanwu.errors import InputError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".jp2", ".j2k", ".jpf", ".jpx"),
+    *(".heic", ".heif"),  # not read, and said so
 )
 
 

@@ -83,6 +83,7 @@ def build_app(
 Send `X-API-Key: KEY`, or `Authorization: Bearer TOKEN`. Whatever goes wrong is answered by a
 problem document (RFC 9457): a `code` for programs, a text in Chinese or English by Accept-Language.
 """,
+        openapi_url=None,  # among the page's routes
         docs_url=None,
         redoc_url=None,
         # A redirection would name the host that the caller's own header names.

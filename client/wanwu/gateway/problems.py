@@ -18,7 +18,7 @@ from wanwu.errors import (
     ServerError,
     WanwuError,
 )
-from wanwu.images import UnknownFormatError
+from wanwu.image_files import UnknownFormatError
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -6,13 +6,14 @@ address is ever fetched.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import reprlib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -23,11 +24,11 @@ from wanwu.gateway.problems import Problem, problem_of
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.trace import Picture
 from wanwu.gateway.validation import reason_of
-from wanwu.images import MAX_SIDE, TooLargeError, header
+from wanwu.image_files import MAX_SIDE, TooLargeError
+from wanwu.images import header
+from wanwu.labels import split_labels
 
-JSON, FORM = "application/json", "multipart/form-data"
-#: Separators between labels in one field of a form, as on the command line.
-SEPARATORS = re.compile("[,，、;；\n]")
+JSON, FORM, IMAGE = "application/json", "multipart/form-data", "image/"
 MAX_FIELDS = 5_000
 #: Commas in JSON. What is wrong with each value is noted before the first is told.
 MAX_COMMAS = 50_000
@@ -39,9 +40,13 @@ M = TypeVar("M", bound=BaseModel)
 def _base64(value: object) -> object:
     if isinstance(value, str) and ("\n" in value or "\r" in value):
         value = re.sub(r"\s+", "", value)  # as `base64` prints it
+    if isinstance(value, str) and value[:5].lower() == "data:":
+        head, comma, encoded = value.partition(",")
+        if comma and head.lower().endswith(";base64"):
+            return encoded
     if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*:", value[:40], re.IGNORECASE):
         raise ValueError(
-            "an address came; expected the picture itself, encoded in base64 without `data:`"
+            "an address came; expected the picture itself, in base64 or as data:image/…;base64,…"
         )
     return value
 
@@ -92,8 +97,8 @@ class RecognizeForm(_Question):
     )
     labels: list[str] | None = Field(
         default=None,
-        description="Your own labels, with commas between them.",
-        examples=[["猫,狗"]],
+        description="Your own labels, with commas between them or as a JSON list.",
+        examples=[["猫,狗"], ['["猫", "狗"]']],
     )
     bank: list[str] | None = Field(default=None, description="Served banks.")
     top_k: int = Field(default=5, ge=1, le=MAX_TOP_K)
@@ -123,6 +128,29 @@ class PredictForm(_Question):
     )
 
 
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def check_parameters(request: Request) -> None:
+    """Refuse parameters in the address; beside a bare image its fields are read from there.
+
+    Raises:
+        Problem: there are some.
+    """
+    bare = request.method == "POST" and media_type(request).startswith(IMAGE)
+    if request.query_params and not bare:
+        raise Problem(
+            "request_invalid",
+            Message(
+                "the address has the parameters {0}; expected none: beside a body of image/* alone "
+                "fields go there, else into the form or the JSON",
+                ", ".join(map(repr, sorted(set(request.query_params)))),
+            ),
+        )
+
+
 async def read_question(
     request: Request, question: type[M], form: type[BaseModel] | None, settings: GatewaySettings
 ) -> M:
@@ -131,11 +159,9 @@ async def read_question(
     Raises:
         Problem: it cannot be read, or cannot be asked.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == FORM and form is not None:
-        return _checked(question, await _from_form(request, form, settings))
+    kind = media_type(request)
     if kind == JSON:
-        body = await _body(request)
+        body = (await _body(request)).removeprefix(codecs.BOM_UTF8)
         if body.count(b",") > MAX_COMMAS:
             raise Problem(
                 "request_invalid",
@@ -145,8 +171,75 @@ async def read_question(
             return question.model_validate_json(body)
         except ValidationError as error:
             raise _invalid(error) from error
-    expected = JSON if form is None else f"{FORM} or {JSON}"
-    raise Problem(
+    if form is None:
+        raise _media_type_problem(kind, JSON)
+    return _checked(question, _asked(await read_fields(request, settings, JSON), form))
+
+
+class _FormParser(MultiPartParser):
+    """A parser that reads UTF-8 alone, and knows whether a form was whole.
+
+    A part without `filename` is a picture too if it says that it is no text.
+    """
+
+    ended = False
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        kind = dict(part.item_headers).get(b"content-type", b"text/plain").lower()
+        if (
+            options.get(b"name") == b"file"
+            and b"filename" not in options
+            and not kind.startswith(b"text/")
+        ):
+            part.content_disposition = (part.content_disposition or b"") + b'; filename="file"'
+        super().on_headers_finished()
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is not None:
+            super().on_part_end()
+            return
+        try:
+            # In whatever charset the form names, other labels would be answered.
+            text = "" if part.field_name == "file" else part.data.decode()
+        except UnicodeDecodeError as error:
+            raise MultiPartException(
+                Message("the field {0} is not UTF-8", repr(part.field_name))
+            ) from error
+        self.items.append((part.field_name, text))
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+async def read_fields(
+    request: Request, settings: GatewaySettings, *others: str
+) -> dict[str, list[Any]]:
+    """Read the values of a form's fields; or of a bare image, and of the address's parameters.
+
+    Args:
+        request: the request.
+        settings: what may come.
+        others: media types that are read otherwise, for the message.
+
+    Raises:
+        Problem: it is neither, or cannot be read.
+    """
+    kind = media_type(request)
+    if kind == FORM:
+        return await _read_form(request, settings)
+    if not kind.startswith(IMAGE):
+        raise _media_type_problem(kind, ", ".join((FORM, *others, f"{IMAGE}*")))
+    values: dict[str, list[Any]] = {"file": [await _body(request)]}
+    for name, value in request.query_params.multi_items():
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _media_type_problem(kind: str, expected: str) -> Problem:
+    return Problem(
         "media_type_unsupported",
         Message(
             "the request's Content-Type is {0}; expected {1}", repr(kind or "missing"), expected
@@ -154,40 +247,7 @@ async def read_question(
     )
 
 
-class _FormParser(MultiPartParser):
-    """A parser that reads UTF-8 alone, and knows whether a form was whole."""
-
-    ended = False
-
-    def on_part_end(self) -> None:
-        part = self._current_part
-        try:
-            part.data.decode()
-        except UnicodeDecodeError as error:
-            # It would be read as Latin-1, and other labels be answered.
-            raise MultiPartException(
-                Message("the field {0} is not UTF-8", repr(part.field_name))
-            ) from error
-        super().on_part_end()
-
-    def on_end(self) -> None:
-        self.ended = True
-
-
-async def read_form(request: Request, settings: GatewaySettings) -> dict[str, list[Any]]:
-    """Read a form: the values of each field, of files their content.
-
-    Raises:
-        Problem: it is none, or cannot be read.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != FORM:
-        raise Problem(
-            "media_type_unsupported",
-            Message(
-                "the request's Content-Type is {0}; expected {1}", repr(kind or "missing"), FORM
-            ),
-        )
+async def _read_form(request: Request, settings: GatewaySettings) -> dict[str, list[Any]]:
     parser = _FormParser(
         request.headers,
         request.stream(),
@@ -233,16 +293,14 @@ async def _values(form: FormData) -> dict[str, list[Any]]:
     return values
 
 
-async def _from_form(
-    request: Request, form: type[BaseModel], settings: GatewaySettings
-) -> dict[str, Any]:
-    values = await read_form(request, settings)
+def _asked(values: dict[str, list[Any]], form: type[BaseModel]) -> dict[str, Any]:
+    """Return what a form's values ask, or a bare image's with its parameters."""
     unknown = sorted(set(values) - set(form.model_fields))
     if unknown:
         raise Problem(
             "request_invalid",
             Message(
-                "the form has the fields {0}; expected {1}",
+                "the request has the fields {0}; expected {1}",
                 ", ".join(map(repr, unknown)),
                 ", ".join(form.model_fields),
             ),
@@ -262,8 +320,7 @@ async def _from_form(
     asked: dict[str, Any] = {"images": files}
     for name, found in values.items():
         if name == "labels":
-            parts: Iterable[str] = (part for each in found for part in SEPARATORS.split(each))
-            asked["labels"] = [part.strip() for part in parts]
+            asked["labels"] = [label for each in found for label in split_labels(each)]
         elif name == "bank":
             asked["bank"] = found
         elif name == "text":
@@ -283,8 +340,8 @@ def files_of(values: dict[str, list[Any]]) -> list[bytes]:
     if not all(isinstance(file, bytes) for file in files):
         raise Problem(
             "request_invalid",
-            "the field 'file' came as text; send the picture itself, as in "
-            "`curl -F file=@photo.jpg`",
+            "the field 'file' came as text; send the picture itself, in a part with a filename or "
+            "with a Content-Type such as image/jpeg, as in `curl -F file=@photo.jpg`",
         )
     return files
 
@@ -362,7 +419,7 @@ def examine(data: bytes, max_pixels: int) -> tuple[Picture, Problem | None]:
             Message(
                 "the picture has {0} pixels and the limit is {1}, and {2} a side; make it smaller",
                 size,
-                f"{max_pixels:,}",
+                f"{error.limit:,}",
                 f"{MAX_SIDE:,}",
             ),
         )

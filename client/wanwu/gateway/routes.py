@@ -36,8 +36,9 @@ from wanwu.gateway.questions import (
     PredictForm,
     RecognizeForm,
     RecognizeQuestion,
+    check_parameters,
     files_of,
-    read_form,
+    read_fields,
     read_question,
 )
 from wanwu.gateway.settings import GatewaySettings
@@ -139,7 +140,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-api = APIRouter()
+api = APIRouter(dependencies=[Depends(check_parameters)])
 recognises, embeds, administers = allowed("recognise"), allowed("embed"), allowed("admin")
 
 
@@ -154,13 +155,13 @@ recognises, embeds, administers = allowed("recognise"), allowed("embed"), allowe
 async def predict(request: Request) -> Response:
     """Name what one picture shows: the five best labels of the default bank."""
     settings, trace = gateway_of(request).settings, trace_of(request.scope)
-    values = await read_form(request, settings)
+    values = await read_fields(request, settings)
     files = files_of(values)
     if values:
         raise Problem(
             "request_invalid",
             Message(
-                "the form has the fields {0}; /predict takes 'file' alone, as in `curl -F "
+                "the request has the fields {0}; /predict takes 'file' alone, as in `curl -F "
                 "file=@photo.jpg`, and /v1/recognize takes more",
                 ", ".join(map(repr, values)),
             ),
@@ -275,7 +276,7 @@ async def metrics(request: Request) -> Response:
     return Response(data, media_type=CONTENT_TYPE_LATEST)
 
 
-page = APIRouter(include_in_schema=False)
+page = APIRouter(include_in_schema=False, dependencies=[Depends(check_parameters)])
 
 
 @page.get("/")
@@ -288,6 +289,12 @@ async def index() -> Response:
 async def docs() -> Response:
     """Give the API's description, for people."""
     return _file(STATIC / "docs.html", "text/html")
+
+
+@page.get("/openapi.json")
+async def description(request: Request) -> Response:
+    """Return the API's description, for programs."""
+    return JSONResponse(request.app.openapi())
 
 
 def _gives(path: Path, kind: str) -> Callable[[], Any]:
