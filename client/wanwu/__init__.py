@@ -8,6 +8,7 @@ from wanwu.async_recognizer import AsyncRecognizer
 from wanwu.bulk import Answer, Embedded
 from wanwu.channel import Tls
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt
 from wanwu.errors import (
     ImageError,
     InputError,
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "AsyncRecognizer",
     "Contract",
+    "Doubt",
     "Embedded",
     "ImageError",
     "InputError",

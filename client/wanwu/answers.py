@@ -11,6 +11,7 @@ import numpy as np
 
 from wanwu.bank import DEFAULT_BANK, Bank, bank_model
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt, doubts_of_softmax
 from wanwu.errors import InputError, LabelError
 from wanwu.labels import check_labels
 from wanwu.rank import Floats, Prediction, ScoreKind, scores
@@ -27,10 +28,11 @@ UNCERTAIN = "不确定"
 class Recognition:
     """What a picture shows, best label first.
 
-    `predictions` are the labels that reach the threshold. `uncertain` says that none does, or
-    that the best cosine is below what the model's contract accepts. `banks` names the banks
-    compared with; it is empty when the caller brought labels. `seconds` is the time from the
-    encoded picture to the answer.
+    `predictions` are the labels that reach the threshold. `uncertain` says that none does, that
+    the best cosine is below what the model's contract accepts, that the scores are nearly equal,
+    that the model cannot read the best label, or that there is only one under a softmax.
+    `warnings` say what else is doubtful. `banks` names the banks compared with; it is empty when
+    the caller brought labels. `seconds` is the time from the encoded picture to the answer.
 
     Example:
         >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
@@ -45,6 +47,7 @@ class Recognition:
     fingerprint: int
     banks: tuple[str, ...]
     seconds: float
+    warnings: tuple[Doubt, ...] = ()
 
     @property
     def top(self) -> Prediction:
@@ -130,6 +133,8 @@ class Candidates:
     labels: tuple[str, ...]
     categories: tuple[str, ...]
     rows: LabelRows
+    doubts: tuple[Doubt, ...] = ()
+    unreadable: frozenset[str] = frozenset()
 
 
 def recognition(
@@ -142,6 +147,11 @@ def recognition(
     kept = [place for place in best if asked.threshold is None or values[place] >= asked.threshold]
     least = contract.calibration.reject_cosine
     best_cosine = float(cosines[best[0]])
+    softmax = (asked.score or contract.score.kind) == "softmax"
+    doubts = doubts_of_softmax(values) if softmax else []
+    # A label by itself is judged by its cosine, where the contract says by which.
+    undecided = any(each.code != "label_single" or least is None for each in doubts)
+    unread = candidates.labels[best[0]] in candidates.unreadable
     return Recognition(
         tuple(
             Prediction(
@@ -152,12 +162,13 @@ def recognition(
             )
             for place in kept
         ),
-        not kept or (least is not None and best_cosine < least),
+        not kept or (least is not None and best_cosine < least) or undecided or unread,
         best_cosine,
         contract.model.name,
         contract.fingerprint,
         candidates.banks,
         time.perf_counter() - started,
+        (*candidates.doubts, *doubts),
     )
 
 

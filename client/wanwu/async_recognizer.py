@@ -27,6 +27,7 @@ from wanwu.cache import FileCache
 from wanwu.calls import Alone, Call, Compute, Infer, ListModels, Pause, Steps, Together
 from wanwu.channel import Tls, closed
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt
 from wanwu.errors import WanwuError
 from wanwu.image_files import MAX_PIXELS
 from wanwu.images import ImageSource
@@ -155,6 +156,10 @@ class AsyncRecognizer:
     async def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Encode texts, as `Recognizer.embed_texts`."""
         return await self._run(self._session.embed_texts(texts))
+
+    async def doubts(self, texts: Sequence[str]) -> tuple[Doubt, ...]:
+        """Tell which texts the model cannot read or tell apart, as `Recognizer.doubts`."""
+        return await self._run(self._session.doubts(texts))
 
     async def contract(self, bank: str | None = None) -> Contract:
         """Give the contract of a bank as the server has it now."""

@@ -56,7 +56,7 @@ class ImageError(InputError):
         ...     recognizer.recognize(b"")
         ... except ImageError as error:
         ...     print(error)
-        the picture of 0 bytes is empty (0 bytes); expected an encoded picture such as JPEG
+        the picture of 0 B is empty; expected an encoded picture such as JPEG
     """
 
 

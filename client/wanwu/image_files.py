@@ -77,7 +77,7 @@ class Opened:
 def opened(data: bytes, name: str, max_pixels: int) -> Iterator[Opened]:
     """Open a picture's header, and tell whatever goes wrong with it by an ImageError."""
     if not data:
-        raise ImageError("{0} is empty (0 bytes); expected an encoded picture such as JPEG", name)
+        raise ImageError("{0} is empty; expected an encoded picture such as JPEG", name)
     stream = Stream()
     try:
         check_parts(data, name)

@@ -15,8 +15,30 @@ from wanwu.textfile import read_utf8
 #: Separators between labels in one text.
 SEPARATORS = re.compile("[,，、;；\n]")
 
+#: Characters that nobody sees: those that Unicode lets a font leave out, and the empty Braille
+#: cell.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+#: Of these, the ones that change what stands beside them, as in an emoji of several parts or the
+#: variant of a Chinese character.
+_SHAPING = re.compile(
+    "[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
+)
+
 #: A longer label is a mistake, such as a whole file pasted into one line.
 MAX_LABEL_CHARS = 256
+
+
+def look(text: str) -> str:
+    """Return a form that texts share which look the same, so that one of them is enough.
+
+    It is Unicode's NFKC, which has one width and one way to write an accent, with neither the
+    characters that nobody sees nor more than one space between two words.
+    """
+    return " ".join(_UNSEEN.sub("", unicodedata.normalize("NFKC", text)).split())
 
 
 def split_labels(text: str) -> list[str]:
@@ -71,7 +93,7 @@ def check_label(label: str, place: str) -> str:
             "{0} is {1} {2}; expected a text", place, type(label).__name__, repr(label)
         )
     text = label.strip()
-    if not text:
+    if not look(text):
         raise LabelError("{0} is blank; remove it or write a label there", place)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise LabelError(
@@ -86,6 +108,14 @@ def check_label(label: str, place: str) -> str:
             "itself",
             place,
             _short(text),
+        )
+    unseen = next(filter(_is_unseen, text), None)
+    if unseen is not None:
+        raise LabelError(
+            "{0} {1} holds the character U+{2}, which nobody sees; remove it",
+            place,
+            _short(text),
+            f"{ord(unseen):04X}",
         )
     if len(text) > MAX_LABEL_CHARS:
         raise LabelError(
@@ -121,17 +151,33 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for place, label in labels:
         text = check_label(label, place)
-        if text in seen:
-            raise LabelError(
-                "{0} {1} repeats {2}; remove one of them", place, _short(text), seen[text]
-            )
-        seen[text] = place
+        before, same = seen.setdefault(look(text), (place, text))
+        if before is not place:
+            raise repeated(place, text, before, same)
     if not seen:
         raise LabelError("the list of labels is empty; give at least one label")
-    return tuple(seen)
+    return tuple(text for _, text in seen.values())
+
+
+def repeated(place: str, text: str, before: str, same: str) -> LabelError:
+    """Return the error of a label that is, or looks like, one that came before."""
+    if text == same:
+        return LabelError("{0} {1} repeats {2}; remove one of them", place, _short(text), before)
+    return LabelError(
+        "{0} {1} looks the same as {2}, {3}, and is written in other characters; remove one of "
+        "them",
+        place,
+        _short(text),
+        before,
+        _short(same),
+    )
+
+
+def _is_unseen(character: str) -> bool:
+    return bool(_UNSEEN.match(character)) and not _SHAPING.match(character)
 
 
 def _short(text: str) -> str:

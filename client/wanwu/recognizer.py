@@ -26,6 +26,7 @@ from wanwu.cache import FileCache
 from wanwu.calls import Alone, Call, Compute, Infer, ListModels, Pause, Steps, Together
 from wanwu.channel import Tls
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt
 from wanwu.errors import WanwuError
 from wanwu.image_files import MAX_PIXELS
 from wanwu.images import ImageSource
@@ -106,7 +107,8 @@ class Recognizer:
         Args:
             image: a path, encoded bytes, a PIL picture, or an array [H, W, 3] UINT8, RGB.
             labels: the caller's own labels, or a mapping of each to its aliases; without them a
-                bank's are used. A warning tells of labels the model cannot read or tell apart.
+                bank's are used. The answer's `warnings` tell of labels that the model cannot read
+                or tell apart.
             bank: a served bank's name, or several; by default the server's default bank.
             top_k: how many labels to give, at most all of them.
             threshold: leave out labels of a lower score; when none is left the answer is
@@ -206,6 +208,10 @@ class Recognizer:
             ServerError, ModelError: as `recognize`.
         """
         return self._run(self._session.embed_texts(texts))
+
+    def doubts(self, texts: Sequence[str]) -> tuple[Doubt, ...]:
+        """Tell which texts the model cannot read or tell apart, as `Recognition.warnings` does."""
+        return self._run(self._session.doubts(texts))
 
     def contract(self, bank: str | None = None) -> Contract:
         """Give the contract of a bank, by default of the default bank, as the server has it now."""

@@ -34,6 +34,7 @@ from wanwu.catalog import Message, message_of
 from wanwu.channel import ModelMissingError
 from wanwu.contract import Contract, Image
 from wanwu.deadline import Deadline
+from wanwu.doubts import Doubt
 from wanwu.errors import (
     ImageError,
     ModelError,
@@ -46,7 +47,7 @@ from wanwu.labels import check_labels
 from wanwu.rank import Floats
 from wanwu.shared import Newest
 from wanwu.similarity import LabelRows
-from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
+from wanwu.tokens import doubts, load_tokenizer, pad, tokenize, unreadable
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -67,6 +68,15 @@ class _Batch:
     images: Sequence[ImageSource]
     geometry: Image | None = None
     prepared: list[npt.NDArray[np.uint8] | ImageError] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Labels as the model reads them, and which of them it cannot read."""
+
+    rows: LabelRows
+    doubts: tuple[Doubt, ...]
+    unreadable: frozenset[str]
 
 
 class _Stale(Exception):  # noqa: N818 - a signal between methods, never seen outside
@@ -95,7 +105,7 @@ class Session:
         self._cache = cache
         self._banks: dict[str, tuple[Bank, float]] = {}
         self._tokenizer: tuple[int, Any] | None = None
-        self._encoded: Newest[tuple[int, object], LabelRows] = Newest(KEPT_LISTS)
+        self._encoded: Newest[tuple[int, object], _Encoded] = Newest(KEPT_LISTS)
         #: Rows of lists that are not finished; one task at a time works on a list.
         self._unfinished: Newest[tuple[int, str], list[Floats]] = Newest(KEPT_LISTS)
         self._combined: Newest[tuple[bytes, ...], Candidates] = Newest(KEPT_LISTS)
@@ -142,12 +152,21 @@ class Session:
 
     def embed_texts(self, texts: Sequence[str]) -> Steps[Floats]:
         """Encode texts: FP32 [len(texts), D]; more than fit one request wait for a full queue."""
+        encoded = yield from self._encode_texts(texts)
+        for doubt in encoded.doubts:
+            warnings.warn(doubt, stacklevel=2)
+        return encoded.rows.embeddings
+
+    def doubts(self, texts: Sequence[str]) -> Steps[tuple[Doubt, ...]]:
+        """Tell what is doubtful about texts, which are encoded and kept for it."""
+        return (yield from self._encode_texts(texts)).doubts
+
+    def _encode_texts(self, texts: Sequence[str]) -> Steps[_Encoded]:
         groups = tuple((text,) for text in check_labels(texts))
 
-        def attempt(deadline: Deadline) -> Steps[Floats]:
+        def attempt(deadline: Deadline) -> Steps[_Encoded]:
             bank = yield from self._bank(DEFAULT_BANK, deadline)
-            rows = yield from self._encode(groups, bank.contract, deadline)
-            return rows.embeddings
+            return (yield from self._encode(groups, bank.contract, deadline))
 
         return (yield from self._settle(attempt, patient=len(groups) > TEXT_BATCH))
 
@@ -205,9 +224,10 @@ class Session:
             banks.append((yield from self._bank(name, deadline)))
         contract = banks[0].contract
         if asked.labels is not None:
-            rows = yield from self._encode(asked.labels, contract, deadline)
+            encoded = yield from self._encode(asked.labels, contract, deadline)
             names = tuple(group[0] for group in asked.labels)
-            return Candidates(contract, (), names, ("",) * len(names), rows)
+            about = encoded.rows, encoded.doubts, encoded.unreadable
+            return Candidates(contract, (), names, ("",) * len(names), *about)
         for bank in banks:
             if bank.contract.fingerprint != contract.fingerprint:
                 raise _Stale(
@@ -266,7 +286,7 @@ class Session:
 
     def _encode(
         self, groups: tuple[tuple[str, ...], ...], contract: Contract, deadline: Deadline
-    ) -> Steps[LabelRows]:
+    ) -> Steps[_Encoded]:
         """Give the embedding of each label; one with aliases is the mean of their directions."""
         key = (contract.fingerprint, groups)
         kept = self._encoded.get(key)
@@ -300,35 +320,35 @@ class Session:
         key: tuple[int, tuple[tuple[str, ...], ...]],
         contract: Contract,
         deadline: Deadline,
-    ) -> Steps[LabelRows]:
+    ) -> Steps[_Encoded]:
         kept = self._encoded.get(key)
         if kept is not None:
             return kept  # another task has encoded them meanwhile
         groups = key[1]
         texts = [text for group in groups for text in group]
+        tokenizer = yield from self._tokenizer_of(contract, deadline)
+        read = yield Compute(lambda: _read(tokenizer, texts, contract))
+        ids, doubted, unread = read
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         embeddings = self._cache.read_texts(contract, digest, len(texts))
         if embeddings is None:
             done = self._unfinished.get((contract.fingerprint, digest)) or []
             self._unfinished.put((contract.fingerprint, digest), done)
-            yield from self._embed_texts(texts, contract, deadline, done)
+            yield from self._embed_texts(ids, contract, deadline, done)
             embeddings = np.concatenate(done)
             done.clear()
             self._cache.write_texts(contract, digest, embeddings)
         ends = np.cumsum([len(group) for group in groups])
         means = np.add.reduceat(embeddings, np.concatenate([[0], ends[:-1]]), axis=0)
-        return self._encoded.put(key, LabelRows(normalise(means)))
+        nameless = frozenset(group[0] for group in groups if unread.issuperset(group))
+        encoded = _Encoded(LabelRows(normalise(means)), doubted, nameless)
+        return self._encoded.put(key, encoded)
 
     def _embed_texts(
-        self, texts: Sequence[str], contract: Contract, deadline: Deadline, done: list[Floats]
+        self, ids: list[list[int]], contract: Contract, deadline: Deadline, done: list[Floats]
     ) -> Steps[None]:
         """Add the rows of texts to those that are done, which an attempt before may have left."""
-        tokenizer = yield from self._tokenizer_of(contract, deadline)
-        rows = yield Compute(lambda: tokenize(tokenizer, texts, contract.text))
-        if not done:
-            for doubt in doubts(tokenizer, texts, rows):
-                warnings.warn(doubt, stacklevel=2)
-        left = rows[sum(map(len, done)) :]
+        left = ids[sum(map(len, done)) :]
         for some in _slices(len(left), TEXT_BATCH * TEXT_REQUESTS):
             calls = [
                 Infer(
@@ -376,6 +396,14 @@ class Session:
 
 
 _OUTPUTS = ("EMBEDDING", "FINGERPRINT")
+
+
+def _read(
+    tokenizer: Any, texts: list[str], contract: Contract
+) -> tuple[list[list[int]], tuple[Doubt, ...], set[str]]:
+    """Return texts as token ids, what is doubtful about them, and those that cannot be read."""
+    ids = tokenize(tokenizer, texts, contract.text)
+    return ids, tuple(doubts(tokenizer, texts, ids)), set(unreadable(tokenizer, texts, ids))
 
 
 def _why(stale: _Stale, deadline: Deadline) -> ModelError:

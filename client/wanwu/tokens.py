@@ -10,7 +10,12 @@ from tokenizers import Tokenizer
 
 from wanwu.catalog import Message
 from wanwu.contract import Text
+from wanwu.doubts import Doubt
 from wanwu.errors import LabelError, ModelError
+
+#: Two characters each that no vocabulary has: a model that reads them as one reads neither. Some
+#: tokenizers drop those for private use, so Old Persian and a hieroglyph stand beside them.
+_UNKNOWN = (("\ue000", "\uf8ff"), ("\U000103a0", "\U00013000"))
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:
@@ -73,25 +78,37 @@ def pad(rows: Sequence[Sequence[int]], text: Text) -> npt.NDArray[np.int64]:
     return ids
 
 
-def doubts(tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[int]]) -> list[str]:
-    """Tell which labels the model cannot read, or cannot tell apart: a sentence for each kind."""
+def unreadable(
+    tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[int]]
+) -> list[str]:
+    """Return the labels of which the model knows no character."""
     unknown = _ids_of_unknown(tokenizer)
-    unread = [label for label, row in zip(labels, rows, strict=True) if unknown.issuperset(row)]
+    return [label for label, row in zip(labels, rows, strict=True) if unknown.issuperset(row)]
+
+
+def doubts(
+    tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[int]]
+) -> list[Doubt]:
+    """Tell which labels the model cannot read, or cannot tell apart: a sentence for each kind."""
+    unread = unreadable(tokenizer, labels, rows)
     alike: dict[tuple[int, ...], list[str]] = {}
     for label, row in zip(labels, rows, strict=True):
         alike.setdefault(tuple(row), []).append(label)
-    sentences: list[str] = []
+    sentences: list[Doubt] = []
     if unread:
         sentences.append(
-            Message(
+            Doubt(
+                "labels_unreadable",
                 "the model knows no character of {0}; such a label's score means little: use "
                 "another word for it",
                 _some(unread),
             )
         )
     sentences += [
-        Message(
-            "the model reads {0} as one text and scores them alike; keep one of them", _some(group)
+        Doubt(
+            "labels_alike",
+            "the model reads {0} as one text and scores them alike; keep one of them",
+            _some(group),
         )
         for group in alike.values()
         if len(group) > 1
@@ -100,9 +117,9 @@ def doubts(tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Sequence[
 
 
 def _ids_of_unknown(tokenizer: Tokenizer) -> set[int]:
-    """Give the ids of a text of one unknown character; none where every byte is known."""
-    one, other = (tokenizer.encode(private).ids for private in ("\ue000", "\uf8ff"))
-    return set(one) if one == other else set()
+    """Give the ids of texts of one unknown character; none where every byte is known."""
+    pairs = [[tokenizer.encode(each).ids for each in pair] for pair in _UNKNOWN]
+    return {token for one, other in pairs if one == other for token in one}
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wanwu.catalog import Message
 from wanwu.errors import LabelError
-from wanwu.labels import check_label
+from wanwu.labels import check_label, look, repeated
 from wanwu.textfile import read_utf8
 
 #: The largest bank: 100,000 rows of 512 FP16 numbers are 100 MB.
@@ -132,8 +132,13 @@ def _read(path: Path, passed_over: Sequence[str] = ()) -> ConceptFile:
     if not filled:
         raise LabelError("{0} holds no label; write one a line, below the header in a table", path)
     by_label: dict[str, list[tuple[int, Concept]]] = {}
+    looks: dict[str, tuple[str, str]] = {}
     for line, cells in filled:
-        concept = _concept(columns, cells, Message("{0} line {1}", path, line))
+        place = Message("{0} line {1}", path, line)
+        concept = _concept(columns, cells, place)
+        before, same = looks.setdefault(look(concept.label), (place, concept.label))
+        if same != concept.label:
+            raise repeated(place, concept.label, before, same)
         by_label.setdefault(concept.label, []).append((line, concept))
     notes = [
         *_note_empty(rows),
@@ -235,12 +240,14 @@ def _one_line(description: str) -> str:
 def _merge(path: Path, rows: _Rows) -> Concept:
     """Make one concept of all rows of a label, each text once."""
     label = rows[0][1].label
-    aliases = dict.fromkeys(alias for _, row in rows for alias in row.aliases)
-    aliases.pop(label, None)
+    aliases: dict[str, str] = {}
+    for alias in (alias for _, row in rows for alias in row.aliases):
+        aliases.setdefault(look(alias), alias)
+    aliases.pop(look(label), None)
     place = Message("{0}: the label {1}", path, repr(label))
     return Concept(
         label=label,
-        aliases=tuple(aliases),
+        aliases=tuple(aliases.values()),
         category=_agreed(
             Message("{0} has the category", place), [(n, row.category) for n, row in rows]
         ),
@@ -290,11 +297,11 @@ def _note_merged(by_label: Mapping[str, _Rows]) -> Iterator[str]:
 
 def _note_shared(by_label: Mapping[str, _Rows]) -> Iterator[str]:
     """Note the names that several labels go by, be it as a label or as an alias."""
-    owners = {label: {label: rows[0][0]} for label, rows in by_label.items()}
+    owners = {look(label): {label: rows[0][0]} for label, rows in by_label.items()}
     for label, rows in by_label.items():
         for line, concept in rows:
             for alias in concept.aliases:
-                owners.setdefault(alias, {}).setdefault(label, line)
+                owners.setdefault(look(alias), {}).setdefault(label, line)
     shared = [_place(name, lines.values()) for name, lines in owners.items() if len(lines) > 1]
     if shared:
         yield (

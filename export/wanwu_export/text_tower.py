@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt
 from wanwu.errors import ModelError
 from wanwu.rank import Floats
 from wanwu.tokens import doubts, load_tokenizer, pad, tokenize
@@ -52,7 +53,7 @@ class TextTower:
         for first in range(0, len(texts), CHECKED):
             tokenize(self._tokenizer, texts[first : first + CHECKED], self._spec)
 
-    def doubts(self, labels: Sequence[str]) -> list[str]:
+    def doubts(self, labels: Sequence[str]) -> list[Doubt]:
         """Tell which labels the model cannot read, or cannot tell apart: a sentence for each kind.
 
         Raises:

@@ -76,6 +76,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
         (["--labels", "猫,,狗"], "label 2 is blank"),
         (["--labels", "猫，猫"], "label 2 '猫' repeats label 1"),
         (["--labels", "长" * 300], "300 characters"),
+        (["--labels", "[猫,狗]"], "begin as JSON and are no list of texts"),
         (["--labels-file", "missing.txt"], "there is no label file missing.txt"),
         (["--labels-file", "."], "is a folder"),
         (["--labels", "猫", "--bank", "default"], "--labels and --bank were given together"),
@@ -134,6 +135,25 @@ def test_labels_may_have_full_width_commas(run: Run, photos: Path, server: Embed
     found = [item["label"] for item in json.loads(done.stdout)[0]["predictions"]]
     assert found[0] == "猫"
     assert set(found) == {"狗", "猫", "一杯咖啡", "摩托车"}
+
+
+def test_labels_may_be_a_json_list(run: Run, photos: Path, server: EmbeddedServer) -> None:
+    options = ("--labels", '["猫", "a, b"]', "--format", "json", "--url", server.url)
+    (answer,) = json.loads(run("recognize", "猫二.jpg", *options).stdout)
+    assert [each["label"] for each in answer["predictions"]] == ["猫", "a, b"]
+
+
+def test_doubts_are_told_once_about_labels_and_for_each_picture_about_scores(
+    run: Run, photos: Path, server: EmbeddedServer
+) -> None:
+    pictures = ("猫 一.jpg", "猫二.jpg")
+    options = ("--labels", "饕餮,鵸鵌", "--format", "json", "--url", server.url)
+    done = run("recognize", *pictures, *options)
+    assert done.stderr.count("knows no character of 饕餮、鵸鵌") == 1
+    assert all(f"{each}: the scores of all 2 labels" in done.stderr for each in pictures)
+    for answer in json.loads(done.stdout):
+        assert answer["warnings"][0]["code"] == "labels_unreadable"
+        assert answer["uncertain"] is True
 
 
 def test_a_table_shows_labels_and_shares(run: Run, photos: Path, server: EmbeddedServer) -> None:

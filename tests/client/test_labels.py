@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wanwu import LabelError, read_labels
-from wanwu.labels import MAX_LABEL_CHARS, check_label, check_labels
+from wanwu.answers import question
+from wanwu.labels import MAX_LABEL_CHARS, check_label, check_labels, look, split_labels
 
 
 @pytest.fixture
@@ -44,6 +45,73 @@ def test_labels_may_come_from_any_iterable() -> None:
 def test_labels_that_cannot_be_used_are_refused_by_their_place(labels: Any, reason: str) -> None:
     with pytest.raises(LabelError, match=reason):
         check_labels(labels)
+
+
+#: Texts that look the same and are not: width, accents, spaces, ligatures, radicals, joiners.
+ALIKE = [
+    ("ABC", "ＡＢＣ"),
+    ("カメラ", "ｶﾒﾗ"),
+    ("café", "cafe\u0301"),
+    ("一杯 咖啡", "一杯\u00a0咖啡"),
+    ("一杯 咖啡", "一杯  咖啡"),
+    ("人", "⼈"),
+    ("office", "oﬃce"),
+    ("❤", "❤\ufe0f"),
+    ("葛", "葛\U000e0100"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_labels_that_look_the_same_are_refused_as_one(one: str, other: str) -> None:
+    assert look(one) == look(other)
+    for label in (one, other):
+        assert check_labels([label, "猫"]) == (label, "猫")
+    for first, second in ((one, other), (other, one)):
+        with pytest.raises(LabelError, match=r"label 3 .* looks the same as label 1, .*other char"):
+            check_labels([first, "猫", second])
+        with pytest.raises(LabelError, match="looks the same as"):
+            question({"猫": [first], second: []}, None, 1, None, None)
+
+
+@pytest.mark.parametrize(("one", "other"), [("猫", "貓"), ("a", "A"), ("ab", "a b"), ("O", "0")])
+def test_labels_that_look_different_are_two(one: str, other: str) -> None:
+    assert check_labels([one, other]) == (one, other)
+
+
+@pytest.mark.parametrize("unseen", list("\u200b\u00ad\ufeff\u2060\u202e\u3164\U000e0001\u2800"))
+def test_a_character_that_nobody_sees_is_refused_by_its_number(unseen: str) -> None:
+    with pytest.raises(LabelError, match=rf"label 1 .* U\+{ord(unseen):04X}, which nobody sees"):
+        check_labels([f"猫{unseen}狗"])
+    with pytest.raises(LabelError, match="label 1 is blank"):
+        check_labels([unseen])
+
+
+def test_an_emoji_of_several_parts_is_one_label() -> None:
+    family = "👨\u200d👩\u200d👧"
+    assert check_labels([family, "👨", "❤\ufe0f"]) == (family, "👨", "❤\ufe0f")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("猫,狗，鸟、鱼;马；羊\n牛", ["猫", "狗", "鸟", "鱼", "马", "羊", "牛"]),
+        ('["猫","a, b"]', ["猫", "a, b"]),
+        (' [ "猫" ] ', ["猫"]),
+        ("[]", []),
+        ("猫[cat],(b)", ["猫[cat]", "(b)"]),
+    ],
+)
+def test_one_text_holds_several_labels(text: str, labels: list[str]) -> None:
+    assert split_labels(text) == labels
+
+
+@pytest.mark.parametrize(
+    "text", ["[猫,狗]", '["猫"', '["猫", 1]', '{"猫": []}', '"猫"', "[" * 100_000, '"猫","狗"']
+)
+def test_a_text_that_begins_as_json_and_is_no_list_is_refused(text: str) -> None:
+    with pytest.raises(LabelError, match="begin as JSON and are no list of texts") as caught:
+        split_labels(text)
+    assert len(str(caught.value)) < 200
 
 
 def test_one_label_is_checked_by_the_place_it_is_said_to_have() -> None:

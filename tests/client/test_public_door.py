@@ -16,7 +16,7 @@ from wanwu.embedded.server import EmbeddedServer
 from wanwu.samples import cat_photo
 
 PUBLIC = [
-    *("Answer", "AsyncRecognizer", "Contract", "Embedded", "ImageError", "InputError"),
+    *("Answer", "AsyncRecognizer", "Contract", "Doubt", "Embedded", "ImageError", "InputError"),
     *("LabelError", "ModelError", "OverloadedError", "Prediction", "Recognition", "Recognizer"),
     *("ServerError", "SetupError", "Tls", "WanwuError", "__version__", "read_labels"),
 ]

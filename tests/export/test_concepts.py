@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import time
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import wanwu_export
 from wanwu.errors import LabelError
-from wanwu.labels import check_labels
+from wanwu.labels import check_label, check_labels, look
 from wanwu_export.concepts import (
     MAX_LABELS,
     Concept,
@@ -294,6 +295,16 @@ def test_rows_of_the_same_label_must_not_contradict_each_other(write, column):
         read_concepts(path)
 
 
+def test_labels_that_look_the_same_are_refused(write):
+    with pytest.raises(LabelError, match=r"line 2 'ＡＢ' looks the same as .* line 1, 'AB'"):
+        read_concepts(write("a.txt", "AB\nＡＢ\n"))
+
+
+def test_aliases_that_look_the_same_are_one(write):
+    (concept,) = read_concepts(write("a.csv", "label,aliases\nAB,ＡＢ|cd|ｃｄ\n")).concepts
+    assert concept.aliases == ("cd",)
+
+
 def test_an_alias_that_says_nothing_new_is_folded(write):
     read = read_concepts(write("labels.csv", "label,aliases\n猫,喵|猫| 喵 |猫咪\n"))
     assert (read.concepts, read.notes) == ([Concept("猫", ("喵", "猫咪"))], [])
@@ -339,18 +350,27 @@ CHARACTERS = st.sampled_from("猫狗'\"|｜,;#\u3000\u2028\ufeff ") | st.charact
 )
 # Lists, since st.text would draw the awkward characters no more often than any other.
 TEXTS = st.lists(CHARACTERS, max_size=8).map("".join).map(str.strip)
-WORDS = TEXTS.filter(lambda text: text and not {"|", "｜"} & set(text))
+
+
+def is_label(text: str) -> bool:
+    with contextlib.suppress(LabelError):
+        return check_label(text, "text") == text
+    return False
+
+
+LABELS = TEXTS.filter(is_label)
+WORDS = LABELS.filter(lambda text: not {"|", "｜"} & set(text))
 CONCEPTS = st.builds(
     Concept,
-    label=TEXTS.filter(bool),
-    aliases=st.lists(WORDS, max_size=4, unique=True).map(tuple),
-    category=TEXTS,
+    label=LABELS,
+    aliases=st.lists(WORDS, max_size=4, unique_by=look).map(tuple),
+    category=st.just("") | LABELS,
     broader=st.lists(WORDS, max_size=4, unique=True).map(tuple),
     description=TEXTS,
-).filter(lambda concept: concept.label not in concept.aliases)
+).filter(lambda concept: look(concept.label) not in map(look, concept.aliases))
 
 
-@given(st.lists(CONCEPTS, min_size=1, max_size=6, unique_by=lambda concept: concept.label))
+@given(st.lists(CONCEPTS, min_size=1, max_size=6, unique_by=lambda concept: look(concept.label)))
 def test_what_is_written_is_read_back(tmp_path_factory, concepts):
     path = tmp_path_factory.mktemp("written") / "concepts.tsv"
     write_concepts(concepts, path)

@@ -43,7 +43,8 @@ def test_curl_as_the_seed_has_it(gateway, recognizer: Recognizer, tmp_path, need
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     expected = recognizer.recognize(cat_photo()).predictions
     assert json.loads(done.stdout) == {
-        "results": [{"label": p.label, "score": pytest.approx(p.score)} for p in expected]
+        "results": [{"label": p.label, "score": pytest.approx(p.score)} for p in expected],
+        "warnings": [],
     }
 
 
@@ -68,6 +69,37 @@ def test_a_form_asks_the_same_as_json(gateway) -> None:
     fields = {"labels": "猫，狗", "top_k": "1", "threshold": "0.5"}
     by_form = post_picture(gateway.url, "/v1/recognize", cat_photo(), **fields).json()
     assert by_form["results"] == by_json["results"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes"),
+    [
+        (["高铁站"], ["label_single"]),
+        (["饕餮", "鵸鵌"], ["labels_unreadable", "labels_alike", "scores_uniform"]),
+    ],
+)
+def test_a_doubtful_answer_is_uncertain_and_says_why(gateway, labels, codes) -> None:
+    for language, word in (("en", "label"), ("zh", "标签")):
+        asked = {"images": [encoded(cat_photo())], "labels": labels}
+        answer = post_json(gateway, "/v1/recognize", asked, **{"Accept-Language": language}).json()
+        (found,) = answer["results"]
+        assert [each["code"] for each in found["warnings"]] == codes
+        assert answer["warnings"] == found["warnings"]
+        assert found["uncertain"] is True
+        assert word in found["warnings"][0]["text"]
+
+
+def test_warnings_of_several_pictures_come_once(gateway) -> None:
+    asked = {"images": [encoded(cat_photo())] * 3, "labels": ["猫", "饕餮"]}
+    answer = post_json(gateway, "/v1/recognize", asked).json()
+    assert [len(each["warnings"]) for each in answer["results"]] == [1, 1, 1]
+    assert [each["code"] for each in answer["warnings"]] == ["labels_unreadable"]
+
+
+def test_texts_that_the_model_cannot_read_are_told(gateway) -> None:
+    answer = post_json(gateway, "/v1/embed", {"texts": ["猫", "饕餮"]}).json()
+    assert [each["code"] for each in answer["warnings"]] == ["labels_unreadable"]
+    assert post_json(gateway, "/v1/embed", {"texts": ["猫", "狗"]}).json()["warnings"] == []
 
 
 def test_several_banks_and_a_threshold_that_nothing_reaches(gateway) -> None:
@@ -126,7 +158,7 @@ def test_it_is_alive_and_ready(gateway, recognizer: Recognizer) -> None:
         ({"images": ["!"]}, 422, "request_invalid", "base64"),
         ({"images": ["https://example.cn/a.jpg"]}, 422, "request_invalid", "an address came"),
         ({"images": ["data:image/png,AA=="]}, 422, "request_invalid", "an address came"),
-        ({"images": [""]}, 422, "picture_damaged", "0 bytes"),
+        ({"images": [""]}, 422, "picture_damaged", "is empty"),
         ({"images": ["AAAA"] * 17}, 422, "pictures_too_many", "the limit is 16"),
         ({"images": ["AAAA"], "top_k": 0}, 422, "request_invalid", "top_k"),
         ({"images": ["AAAA"], "threshold": 2}, 422, "request_invalid", "threshold"),

@@ -113,6 +113,17 @@ def test_a_comma_at_the_end_is_no_label(page) -> None:
     assert [name for name, _ in bars(page)] == ["猫", "狗"]
 
 
+def test_what_makes_an_answer_doubtful_is_shown(page) -> None:
+    page.fill("#labels", "高铁站")
+    drop(page, cat_photo())
+    bars(page)
+    assert page.inner_text("#status") == "不确定：没有一个标签足够合适。"
+    assert page.inner_text("#warnings li").startswith("只有一个标签时")
+    page.fill("#labels", "猫，狗")
+    page.click("#go")
+    page.wait_for_selector("#warnings", state="hidden")
+
+
 def test_a_chosen_picture_is_named_by_a_bank(page, recognizer, tmp_path: Path) -> None:
     (tmp_path / "cat.jpg").write_bytes(cat_photo())
     page.select_option("#bank", "seed18")

@@ -271,6 +271,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
             for item in recognition.predictions
         ],
         "uncertain": recognition.uncertain,
+        "warnings": [{"code": each.code, "text": translate(each)} for each in recognition.warnings],
         "model": recognition.model,
         "fingerprint": str(recognition.fingerprint),
         "banks": list(recognition.banks),

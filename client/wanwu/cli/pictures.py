@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
 import os
@@ -136,7 +137,8 @@ def _refuse(error: OSError) -> None:
 
 
 def _listed() -> Iterator[str]:
-    for line in sys.stdin.buffer:
+    for number, line in enumerate(sys.stdin.buffer):
+        line = line if number else line.removeprefix(codecs.BOM_UTF8)
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
             yield path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from wanwu.cli.options import (
     chosen_labels,
 )
 
+if TYPE_CHECKING:
+    from wanwu import Answer
+
 
 class Format(str, Enum):
     """How answers are printed."""
@@ -38,6 +41,16 @@ class Kind(str, Enum):
     softmax = "softmax"
     sigmoid = "sigmoid"
     cosine = "cosine"
+
+
+def _tell_doubts(answer: Answer, told: set[str]) -> None:
+    """Tell what is doubtful about an answer; about the labels only once."""
+    for doubt in answer.recognition.warnings if answer.recognition else ():
+        if not doubt.code.startswith("label"):
+            tell("{0}: {1}", str(answer.source), doubt, err=True, fg="yellow")
+        elif doubt not in told:
+            told.add(doubt)
+            tell(doubt, err=True, fg="yellow")
 
 
 def recognize(
@@ -104,6 +117,7 @@ def recognize(
             in_flight=in_flight,
         )
         written = 0
+        told: set[str] = set()
         try:
             for answer in answers:
                 if answer.error is not None and not isinstance(answer.error, ImageError):
@@ -112,6 +126,7 @@ def recognize(
                     failed += 1
                     tell(str(answer.error), err=True, fg="red")
                 emit(answer)
+                _tell_doubts(answer, told)
                 written += 1
                 advance()
         except (WanwuError, KeyboardInterrupt):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from wanwu.answers import Recognition
+from wanwu.catalog import in_chinese
+from wanwu.doubts import Doubt
 from wanwu.rank import Prediction
 
 
@@ -30,10 +34,18 @@ class LabelScore(_Answer):
     score: float = Field(examples=[0.98])
 
 
+class WarningAnswer(_Answer):
+    """What makes an answer doubtful, in Chinese or English by Accept-Language."""
+
+    code: str = Field(description="For programs: it never changes.", examples=["label_single"])
+    text: str
+
+
 class PredictAnswer(_Answer):
     """The best labels of one picture, best first."""
 
     results: list[LabelScore]
+    warnings: list[WarningAnswer] = Field(description="What makes the answer doubtful.")
 
 
 class PredictionAnswer(LabelScore):
@@ -51,8 +63,9 @@ class PictureAnswer(_Answer):
         default=None,
         description="Best label first.",
     )
-    uncertain: bool | None = Field(default=None, description="No label is right.")
+    uncertain: bool | None = Field(default=None, description="No label can be said to be right.")
     best_cosine: float | None = None
+    warnings: list[WarningAnswer] = Field(default=[], description="What makes it doubtful.")
     error: ProblemDocument | None = None
 
 
@@ -60,6 +73,7 @@ class RecognizeAnswer(_Answer):
     """The pictures' answers, in the order of the request."""
 
     results: list[PictureAnswer]
+    warnings: list[WarningAnswer] = Field(description="Those of all pictures, each once.")
     model: str | None = Field(description="The model that answered.")
     fingerprint: str | None = Field(description="Of the export that answered; 63 bits, as text.")
     banks: list[str] = Field(description="The banks compared with; none with your own labels.")
@@ -79,6 +93,7 @@ class EmbedAnswer(_Answer):
 
     images: list[Embedding]
     texts: list[list[float]] = Field(description="Of each text, unit length.")
+    warnings: list[WarningAnswer] = Field(description="Texts that the model cannot read.")
     model: str
     fingerprint: str = Field(description="Vectors of different fingerprints do not compare.")
 
@@ -129,11 +144,20 @@ def prediction_answer(prediction: Prediction) -> PredictionAnswer:
     )
 
 
-def picture_answer(index: int, found: Recognition) -> PictureAnswer:
+def warning_answers(doubts: Iterable[Doubt], *, chinese: bool) -> list[WarningAnswer]:
+    """Return warnings in the reader's language, each once."""
+    return [
+        WarningAnswer(code=each.code, text=in_chinese(each) if chinese else str(each))
+        for each in dict.fromkeys(doubts)
+    ]
+
+
+def picture_answer(index: int, found: Recognition, *, chinese: bool) -> PictureAnswer:
     """Give one picture's answer as the API tells it."""
     return PictureAnswer(
         index=index,
         predictions=[prediction_answer(each) for each in found.predictions],
         uncertain=found.uncertain,
         best_cosine=found.best_cosine,
+        warnings=warning_answers(found.warnings, chinese=chinese),
     )

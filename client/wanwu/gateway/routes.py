@@ -19,6 +19,7 @@ from wanwu.gateway.answers import (
     BanksAnswer,
     EmbedAnswer,
     LabelsAnswer,
+    LabelScore,
     PredictAnswer,
     ProblemDocument,
     Ready,
@@ -180,7 +181,8 @@ async def predict(request: Request) -> Response:
     )
     found = await gateway_of(request).work.recognize(asked, trace, chinese=_chinese(request))
     best = found.results[0].predictions or []
-    return JSONResponse({"results": [{"label": p.label, "score": p.score} for p in best]})
+    results = [LabelScore(label=each.label, score=each.score) for each in best]
+    return _answer(PredictAnswer(results=results, warnings=found.warnings))
 
 
 @api.post(

@@ -15,6 +15,7 @@ from wanwu.async_recognizer import AsyncRecognizer
 from wanwu.async_transport import AsyncGrpcTransport
 from wanwu.catalog import Message
 from wanwu.contract import Contract
+from wanwu.doubts import Doubt
 from wanwu.errors import WanwuError
 from wanwu.gateway.answers import (
     BankAnswer,
@@ -24,6 +25,7 @@ from wanwu.gateway.answers import (
     ProblemDocument,
     RecognizeAnswer,
     picture_answer,
+    warning_answers,
 )
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, problem_of
@@ -101,7 +103,7 @@ class Work:
                 ),
             )
         found = await self._each(asked.images, trace, self._recognizes(asked))
-        answers = []
+        answers, doubts = [], []
         for index, (picture, each) in enumerate(zip(trace.pictures, found, strict=True)):
             if isinstance(each, Problem):
                 answers.append(PictureAnswer(index=index, error=_document(each, chinese)))
@@ -109,9 +111,11 @@ class Work:
                 trace.answered(picture, each)
                 trace.banks = each.banks
                 self._metrics.recognised(each)
-                answers.append(picture_answer(index, each))
+                doubts += each.warnings
+                answers.append(picture_answer(index, each, chinese=chinese))
         return RecognizeAnswer(
             results=answers,
+            warnings=warning_answers(doubts, chinese=chinese),
             model=trace.model,
             fingerprint=None if trace.fingerprint is None else str(trace.fingerprint),
             banks=list(trace.banks or ()),
@@ -140,7 +144,7 @@ class Work:
             trace.pictures.clear()
             before = await self._call(self.recognizer.contract())
             found = await self._each(asked.images, trace, self.recognizer.embed_image)
-            texts = await self._texts(asked.texts)
+            texts, doubts = await self._texts(asked.texts)
             if (await self._call(self.recognizer.contract())).fingerprint == before.fingerprint:
                 break
         else:
@@ -154,6 +158,7 @@ class Work:
                 for index, each in enumerate(found)
             ],
             texts=texts,
+            warnings=warning_answers(doubts, chinese=chinese),
             model=before.model.name,
             fingerprint=str(before.fingerprint),
         )
@@ -290,12 +295,11 @@ class Work:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, examine, image, self._settings.max_pixels)
 
-    async def _texts(self, texts: Sequence[str]) -> list[list[float]]:
+    async def _texts(self, texts: Sequence[str]) -> tuple[list[list[float]], tuple[Doubt, ...]]:
         if not texts:
-            return []
+            return [], ()
         vectors: Vector = await self._call(self.recognizer.embed_texts(texts))
-        listed: list[list[float]] = vectors.tolist()
-        return listed
+        return vectors.tolist(), await self._call(self.recognizer.doubts(texts))
 
     async def _call(self, call: Any) -> Any:
         try:

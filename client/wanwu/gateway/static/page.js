@@ -54,6 +54,7 @@ function showError(text) {
   at("error").hidden = false;
   showStatus("");
   at("bars").replaceChildren();
+  showWarnings([]);
   at("about").hidden = true;
 }
 
@@ -104,11 +105,19 @@ function show(answer, ms) {
       : `这是：${picture.predictions[0].label}`,
     true,
   );
+  showWarnings(answer.warnings);
   at("bars").replaceChildren(...picture.predictions.map(bar));
   at("seconds").textContent = `${Math.round(ms)} 毫秒，其中服务 ${Math.round(answer.seconds * 1000)} 毫秒`;
   at("model").textContent = answer.model;
   at("fingerprint").textContent = answer.fingerprint;
   at("about").hidden = false;
+}
+
+function showWarnings(warnings) {
+  at("warnings").replaceChildren(
+    ...warnings.map(({ text }) => Object.assign(document.createElement("li"), { textContent: text })),
+  );
+  at("warnings").hidden = !warnings.length;
 }
 
 function bar(prediction) {
