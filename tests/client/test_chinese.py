@@ -84,6 +84,7 @@ NO_MESSAGES = {
     "media-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "%(asctime)s %(levelname)s %(name)s: %(message)s",
+    "({0} lines before this one were lost) {1}",
     # the same in both languages, or around a text that is translated
     "wanwu {0}",
     "wanwu: {0}",

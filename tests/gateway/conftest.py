@@ -15,5 +15,5 @@ __all__ = ["start_gateway"]
 @pytest.fixture(scope="session")
 def gateway(server: EmbeddedServer, start_gateway: StartGateway) -> Iterator[RunningGateway]:
     """A gateway without auth, for tests that change nothing of it."""
-    with start_gateway(server.url) as running:
+    with start_gateway(server.url, AUDIT_REFUSED_LINES=1_000) as running:
         yield running

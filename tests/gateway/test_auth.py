@@ -125,7 +125,8 @@ def _guarded(
     revoke_key(keys_file, "stolen")
     key_set.write_bytes(issuer.key_set())
     arguments = ("--keys-file", str(keys_file), *tokens_of(key_set))
-    with start_gateway(server.url, *arguments, folder=folder) as running:
+    more = {"AUDIT_REFUSED_LINES": 1_000}
+    with start_gateway(server.url, *arguments, folder=folder, **more) as running:
         yield Guarded(running, issuer, keys_file, key_set, keys)
 
 

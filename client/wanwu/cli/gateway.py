@@ -60,7 +60,8 @@ def gateway(
     from wanwu.settings import Settings
 
     with needs("gateway"):
-        from wanwu.gateway.server import Gateway, log_config
+        from wanwu.gateway.logs import log_config
+        from wanwu.gateway.server import Gateway
         from wanwu.gateway.settings import gateway_settings
 
     settings = gateway_settings(

@@ -17,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from wanwu import __version__
 from wanwu.catalog import Message
 from wanwu.errors import WanwuError
-from wanwu.gateway.audit import AuditLog
+from wanwu.gateway.audit import AuditWriter
 from wanwu.gateway.auth import KEY_HEADER, Admission, Authenticator
 from wanwu.gateway.edge import Edge
 from wanwu.gateway.metrics import Metrics
@@ -41,7 +41,7 @@ EXPOSED = (
 def build_app(
     settings: GatewaySettings,
     triton: Settings,
-    audit: AuditLog | None,
+    audit: AuditWriter | None,
     metrics: Metrics,
     certificate: ServerCertificate | None,
 ) -> ASGIApp:

@@ -16,7 +16,8 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wanwu.catalog import message as filled
-from wanwu.gateway.audit import AuditError, AuditLog
+from wanwu.gateway.audit import AuditError, AuditWriter
+from wanwu.gateway.audit.sums import Refused
 from wanwu.gateway.connections import Refusals
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, prefers_chinese
@@ -27,6 +28,8 @@ from wanwu.gateway.trace import REQUEST_ID_HEADER, Trace, new_trace
 PROBES = ("/healthz", "/readyz")
 #: A caller whose body is refused may go on sending it this long, so that the answer reaches it.
 LINGER_S = 2.0
+#: Refusals before anything was done: these are summed, as are all requests of unknown callers.
+AT_THE_DOOR = ("rate_limited", "concurrency_limited")
 NO_ANSWER = 499  # the caller left; the status that web servers log then
 UNKNOWN = "unknown"
 
@@ -56,7 +59,7 @@ class Edge:
     """Wraps the app; what each request does is in its trace."""
 
     def __init__(
-        self, app: ASGIApp, settings: GatewaySettings, audit: AuditLog | None, metrics: Metrics
+        self, app: ASGIApp, settings: GatewaySettings, audit: AuditWriter | None, metrics: Metrics
     ) -> None:
         self._app, self._settings = app, settings
         self._audit, self._metrics = audit, metrics
@@ -96,7 +99,7 @@ class Edge:
             finally:
                 body.release()
             if not answer:
-                self._note_left(scope, trace)
+                await self._note_left(scope, trace)
                 return
             await self._send(scope, trace, answer, body, send)
 
@@ -152,7 +155,7 @@ class Edge:
         self, scope: Scope, trace: Trace, answer: list[Message], body: _Body, send: Send
     ) -> None:
         try:
-            self._write(scope, trace, answer[0]["status"])
+            await self._write(scope, trace, answer[0]["status"])
         except AuditError as error:
             self._metrics.audit_failures.inc()
             log.error("the audit log cannot be written: %s", error)
@@ -180,25 +183,30 @@ class Edge:
         await body.linger()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _note_left(self, scope: Scope, trace: Trace) -> None:
+    async def _note_left(self, scope: Scope, trace: Trace) -> None:
         """Write the line of a request that nobody waits for any more."""
         try:
-            self._write(scope, trace, NO_ANSWER)
+            await self._write(scope, trace, NO_ANSWER)
         except AuditError as error:
             self._metrics.audit_failures.inc()
             log.error("the audit log cannot be written: %s", error)
 
-    def _write(self, scope: Scope, trace: Trace, status: int) -> None:
+    async def _write(self, scope: Scope, trace: Trace, status: int) -> None:
         if self._audit is None:
             return
         path = scope["path"].removeprefix(scope["root_path"])
         if path == "/readyz":
-            self._audit.check()  # others may be able to write theirs
-        if path not in PROBES:
-            route = route_of(scope)
-            asked = path[:200] if route == UNKNOWN else None
-            self._audit.write(trace.record(scope["method"], route, asked, status))
-            self._metrics.audit_sequence.set(self._audit.sequence)
+            await self._audit.check()  # others may be able to write theirs
+        if path in PROBES:
+            return
+        route = route_of(scope)
+        asked = path[:200] if route == UNKNOWN else None
+        record = trace.record(scope["method"], route, asked, status)
+        if trace.principal is not None and trace.code not in AT_THE_DOOR:
+            await self._audit.write(record)
+            return
+        who = None if trace.principal is None else trace.principal.identity
+        await self._audit.write_or_count(Refused(trace.source, who, status, trace.code), record)
 
     def _observe(self, scope: Scope, trace: Trace, status: int) -> None:
         spent = time.perf_counter() - trace.started

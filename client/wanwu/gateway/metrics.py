@@ -16,6 +16,7 @@ from prometheus_client import (
 
 from wanwu import __version__
 from wanwu.answers import Recognition
+from wanwu.gateway.audit import AuditWriter
 from wanwu.gateway.trace import Picture
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10)
@@ -89,6 +90,10 @@ class Metrics:
             "Lines of the audit log that could not be written",
             registry=self.registry,
         )
+
+    def watch(self, audit: AuditWriter) -> None:
+        """Follow an audit log."""
+        self.audit_sequence.set_function(lambda: audit.sequence)
 
     def came(self, picture: Picture) -> None:
         """Count one picture as it came."""

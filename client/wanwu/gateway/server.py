@@ -14,7 +14,7 @@ from prometheus_client import start_http_server
 from wanwu import __version__
 from wanwu.errors import SetupError
 from wanwu.gateway.app import build_app
-from wanwu.gateway.audit import AuditError, AuditLog, unwritable
+from wanwu.gateway.audit import AuditError, AuditLog, AuditWriter, unwritable
 from wanwu.gateway.connections import BACKLOG, Connections, Listener, most_connections
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
@@ -66,6 +66,8 @@ class Gateway:
         self._socket = _listen(settings.host, settings.port, connections)
         self.port: int = self._socket.getsockname()[1]
         self._audit = _open_audit(settings)
+        if self._audit is not None:
+            self._metrics.watch(self._audit)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 build_app(settings, triton, self._audit, self._metrics, certificate),
@@ -75,6 +77,7 @@ class Gateway:
                 ws="none",
                 lifespan="on",
                 access_log=False,  # the audit log has more
+                log_config=None,  # its own would write from the event loop
                 # What callers do wrong is a warning of uvicorn's, a line for each.
                 log_level="error",
                 proxy_headers=False,  # the app has its own, which believes named proxies alone
@@ -105,7 +108,7 @@ class Gateway:
             raise _taken(host, port, error) from error
 
 
-def _open_audit(settings: GatewaySettings) -> AuditLog | None:
+def _open_audit(settings: GatewaySettings) -> AuditWriter | None:
     """Open the audit log that the settings name."""
     if settings.audit == "off":
         return None
@@ -115,15 +118,16 @@ def _open_audit(settings: GatewaySettings) -> AuditLog | None:
         audit.write({"event": "start", "version": __version__, "auth": settings.auth})
     except AuditError as error:
         raise unwritable(settings.audit, error) from error
-    return audit
+    return AuditWriter(
+        audit, timeout_s=settings.audit_timeout_s, own_lines=settings.audit_refused_lines
+    )
 
 
-def _close_audit(audit: AuditLog) -> None:
+def _close_audit(audit: AuditWriter) -> None:
     try:
-        audit.write({"event": "stop"})
+        audit.close({"event": "stop"})
     except AuditError as error:
         log.error("the audit log's last line could not be written: %s", error)
-    audit.close()
 
 
 def _listen(host: str, port: int, connections: Connections) -> Listener:
@@ -145,16 +149,3 @@ def _taken(host: str, port: int, error: OSError) -> SetupError:
     return SetupError(
         "the gateway cannot listen at {0}:{1}: {2}; choose another port or host", host, port, error
     )
-
-
-def log_config() -> dict[str, Any]:
-    """Give the logging of a gateway: to standard error, one line each."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        # A caller's broken form would be a line in the log.
-        "loggers": {"python_multipart": {"level": "ERROR"}},
-        "root": {"handlers": ["stderr"], "level": "INFO"},
-    }

@@ -68,6 +68,11 @@ class GatewaySettings(BaseSettings):
     audit_rotate_bytes: int = Field(100_000_000, ge=10_000)
     #: Wait for the disk at each line: no line is lost with the machine, and each answer is later.
     audit_fsync: bool = False
+    #: Longest time that a line may take; its request fails after that.
+    audit_timeout_s: float = Field(5, gt=0)
+    #: Refused requests of an unknown caller in a minute that have lines of their own; the rest of
+    #: the minute is one line with their number.
+    audit_refused_lines: int = Field(5, ge=0)
 
     #: A request's body, and all bodies that are held at a time.
     max_body_bytes: int = Field(32_000_000, ge=1_000)
