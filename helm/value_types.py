@@ -21,6 +21,7 @@ _ADDRESS = r"https?://[^\s]+"
 SET_BY_CHART = {
     *("host", "port", "metrics_port", "tls_cert", "tls_key", "tls_client_ca"),
     *("tls_client_scopes", "auth", "keys_file", "issuers", "audit", "drain_s"),
+    *("audit_head", "audit_key"),
 }
 
 #: What a text must look like; "" stands for nothing where that is the default.
@@ -47,7 +48,7 @@ PATTERNS = {
     **dict.fromkeys(
         (
             *("claimName", "existingSecret", "clientSecret", "keysSecret"),
-            *("tlsSecret", "storageClassName", "className"),
+            *("tlsSecret", "storageClassName", "className", "keySecret", "headClaim"),
             *("runtimeClassName", "priorityClassName", "schedulerName"),
         ),
         _NAME,

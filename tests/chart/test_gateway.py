@@ -158,6 +158,26 @@ def test_the_audit_log_lies_in_the_claim(render, monkeypatch) -> None:
     assert settings_of(objects, monkeypatch).audit == f"{mounts['audit']}/audit.jsonl"
 
 
+def test_the_head_of_the_log_lies_on_another_claim_and_is_signed(render, monkeypatch) -> None:
+    apart = nested("gateway.audit", {"keySecret": "signs", "headClaim": "heads"})
+    objects = render(merged(PVC, apart))
+    mounts = {each["name"]: each for each in gateway(objects)["volumeMounts"]}
+    settings = settings_of(objects, monkeypatch)
+    assert str(settings.audit_head).startswith(mounts["audit-head"]["mountPath"])
+    assert str(settings.audit_key) == f"{mounts['audit-key']['mountPath']}/key.pem"
+    assert mounts["audit-head"]["subPathExpr"] == "$(POD_NAME)"
+    names = {each["name"]: each for each in gateway(objects)["env"]}
+    assert names["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    volumes = pod_of(one(objects, "StatefulSet", "-gateway"))["volumes"]
+    assert {"audit-key", "audit-head"} <= {each["name"] for each in volumes}
+
+
+@pytest.mark.parametrize("name", ["keySecret", "headClaim"])
+def test_a_log_on_standard_output_has_no_head(refusal, name) -> None:
+    told = refusal(nested(f"gateway.audit.{name}", "any"))
+    assert "set mode to pvc, or leave them out" in told
+
+
 def test_the_probes_are_those_of_the_gateway(render) -> None:
     container = gateway(render())
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"

@@ -315,6 +315,17 @@ def test_an_audit_log_that_cannot_be_written_is_told_at_once(rules: Promtool) ->
     )
 
 
+@pytest.mark.parametrize(("free", "fires"), [(21, 0), (19, 1)])
+def test_a_volume_of_the_audit_log_that_fills_is_told_before_it_is_full(
+    rules: Promtool, free: float, fires: int
+) -> None:
+    load = {
+        gateway("audit_free_bytes"): steady(free * 2**20),
+        gateway("audit_volume_bytes"): steady(100 * 2**20),
+    }
+    rules.play(load, ("9m", firing("WanwuAuditFilling"), fires))
+
+
 @pytest.mark.parametrize(("ratio", "fires"), [(0.049, 0), (0.051, 1)])
 def test_errors_of_the_gateway_are_told(rules: Promtool, ratio: float, fires: int) -> None:
     count = "request_duration_seconds_count"
@@ -353,7 +364,7 @@ def test_a_jump_of_uncertain_answers_is_told(rules: Promtool, later: float, fire
 
 
 def test_every_alarm_has_a_severity_and_speaks_both_languages(alerts) -> None:
-    assert len(alerts) == 20
+    assert len(alerts) == 21
     for name, alert in alerts.items():
         told = alert["annotations"]
         assert alert["labels"]["severity"] in ("warning", "critical"), name

@@ -19,6 +19,7 @@ from support.http import post_picture, request
 from wanwu import Recognizer
 from wanwu.errors import InputError, SetupError
 from wanwu.gateway.audit import GENESIS, AuditError, AuditLog, files_of, verify
+from wanwu.gateway.audit.head import head_path
 from wanwu.gateway.keys import create_key
 from wanwu.samples import cat_photo
 
@@ -216,9 +217,10 @@ def test_a_line_that_was_put_there_does_not_fit_the_next(tmp_path: Path) -> None
     path = written(tmp_path / "audit.jsonl", 5)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]))
+    head_path(path).unlink()
     written(path, 1)  # which fits the three before it
     path.write_bytes(path.read_bytes() + b"".join(lines[3:]))
-    with pytest.raises(InputError, match="line 5 is number 4 and does not follow number 4"):
+    with pytest.raises(InputError, match="line 6 is number 4 and does not follow number 5"):
         verify([path])
 
 
@@ -243,8 +245,8 @@ def test_lines_cut_off_the_end_are_found_by_the_last_hash(tmp_path: Path) -> Non
     last = verify([path]).last.hash
     assert run_verify(path, "--last", last).returncode == 0
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
-    assert run_verify(path).returncode == 0  # the chain itself is whole
-    cut = run_verify(path, "--last", last)
+    assert run_verify(path, "--chain-only").returncode == 0  # the chain itself is whole
+    cut = run_verify(path, "--chain-only", "--last", last)
     assert cut.returncode == 2
     assert "lines are missing at the end" in cut.stderr
 
@@ -288,22 +290,21 @@ def test_the_chain_goes_on_after_an_end_in_the_midst_of_setting_aside(
 def test_the_first_line_that_is_missing_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "audit.jsonl", 3)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-    assert "lines before number 2 are in other files" in run_verify(path).stdout
+    assert "lines before number 2 are in other files" in run_verify(path, "--chain-only").stdout
 
 
 def test_the_beginning_that_was_not_checked_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "audit.jsonl", 200, rotate_bytes=10_000)
     shutil.copy(path, tmp_path / "copy.jsonl")
-    assert (
-        "are in other files, which were not checked" in run_verify(tmp_path / "copy.jsonl").stdout
-    )
+    found = run_verify(tmp_path / "copy.jsonl", "--chain-only")
+    assert "are in other files, which were not checked" in found.stdout
 
 
-@pytest.mark.parametrize(("content", "says"), [(None, "there is no"), (b"", "has no line")])
+@pytest.mark.parametrize(("content", "says"), [(None, "no audit log"), (b"", "has no line")])
 def test_no_log_is_told(tmp_path: Path, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / "audit.jsonl").write_bytes(content)
-    done = run_verify(tmp_path / "audit.jsonl")
+    done = run_verify(tmp_path / "audit.jsonl", "--chain-only")
     assert done.returncode == 2
     assert says in done.stderr
 

@@ -94,6 +94,15 @@ class Metrics:
     def watch(self, audit: AuditWriter) -> None:
         """Follow an audit log."""
         self.audit_sequence.set_function(lambda: audit.sequence)
+        if audit.volume is None:
+            return
+        for name, about, value in (
+            ("bytes", "Size of the audit log's files", lambda: audit.in_bytes),
+            ("free_bytes", "Free space where the audit log is", lambda: _volume(audit)[0]),
+            ("volume_bytes", "All space where the audit log is", lambda: _volume(audit)[1]),
+        ):
+            gauge = Gauge(f"wanwu_gateway_audit_{name}", about, registry=self.registry)
+            gauge.set_function(value)
 
     def came(self, picture: Picture) -> None:
         """Count one picture as it came."""
@@ -115,3 +124,7 @@ class Metrics:
         return Histogram(
             f"wanwu_gateway_{name}", about, labels, buckets=buckets, registry=self.registry
         )
+
+
+def _volume(audit: AuditWriter) -> tuple[int, int]:
+    return audit.volume or (0, 0)

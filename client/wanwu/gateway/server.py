@@ -113,7 +113,16 @@ def _open_audit(settings: GatewaySettings) -> AuditWriter | None:
     if settings.audit == "off":
         return None
     path = None if settings.audit == "-" else Path(settings.audit)
-    audit = AuditLog(path, rotate_bytes=settings.audit_rotate_bytes, fsync=settings.audit_fsync)
+    audit = AuditLog(
+        path,
+        rotate_bytes=settings.audit_rotate_bytes,
+        fsync=settings.audit_fsync,
+        head=settings.audit_head,
+        key=settings.audit_key,
+        algorithm=settings.audit_hash,
+        keep_days=settings.audit_retention_days,
+        max_bytes=settings.audit_max_bytes,
+    )
     try:
         audit.write({"event": "start", "version": __version__, "auth": settings.auth})
     except AuditError as error:

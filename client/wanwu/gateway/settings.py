@@ -68,6 +68,14 @@ class GatewaySettings(BaseSettings):
     audit_rotate_bytes: int = Field(100_000_000, ge=10_000)
     #: Wait for the disk at each line: no line is lost with the machine, and each answer is later.
     audit_fsync: bool = False
+    #: Where the log's begin and end are kept; none: beside the log. A PEM file of an Ed25519 key
+    #: signs them.
+    audit_head: Path | None = None
+    audit_key: Path | None = None
+    audit_hash: Literal["sha256", "sm3"] = "sha256"
+    #: Files that were set aside are removed at this age; with a size, the oldest go before that.
+    audit_retention_days: int = Field(180, ge=1)
+    audit_max_bytes: int | None = Field(None, ge=100_000)
     #: Longest time that a line may take; its request fails after that.
     audit_timeout_s: float = Field(5, gt=0)
     #: Refused requests of an unknown caller in a minute that have lines of their own; the rest of
@@ -186,6 +194,14 @@ class GatewaySettings(BaseSettings):
                     "answer: raise the first",
                     f"{self.deadline_s:g}",
                     f"{self.body_timeout_s:g}",
+                )
+            )
+        if self.audit_key and not self.audit_head and self.audit in ("-", "off"):
+            raise ValueError(
+                Message(
+                    "audit_key came, audit is {0} and there is no audit_head, so that nothing "
+                    "would be signed; give audit_head too, or a file for the audit log",
+                    self.audit,
                 )
             )
         if self.max_held_bytes < self.max_body_bytes:

@@ -2,7 +2,8 @@
 
     {"seq":2,"time":"…",…,"prev":"<hash of line 1>","hash":"<hash of this line up to here>"}
 
-A line that is changed, missing or out of order breaks the chain.
+A line that is changed, missing or out of order breaks the chain. A hash is SHA-256, or "sm3:" and
+SM3 (GB/T 32905).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wanwu.catalog import Message
 from wanwu.errors import InputError, SetupError
@@ -23,7 +24,9 @@ from wanwu.errors import InputError, SetupError
 GENESIS = "0" * 64
 #: How each line begins.
 BEGINS = b'{"seq":'
-_HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+_HASHED = re.compile(rb'(\{.*),"hash":"((?:sm3:)?[0-9a-f]{64})"\}', re.DOTALL)
+
+Algorithm = Literal["sha256", "sm3"]
 
 
 class AuditError(Exception):
@@ -38,15 +41,28 @@ class Link:
     hash: str
 
 
-def new_line(record: dict[str, Any], before: Link) -> tuple[Link, bytes]:
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(timezone.utc)
+
+
+def digest_of(data: bytes, algorithm: Algorithm) -> str:
+    """Return the hash of some data, as it stands in a line."""
+    digest = hashlib.new(algorithm, data).hexdigest()
+    return digest if algorithm == "sha256" else f"{algorithm}:{digest}"
+
+
+def new_line(
+    record: dict[str, Any], before: Link, algorithm: Algorithm = "sha256"
+) -> tuple[Link, bytes]:
     """Return the line of a record that follows another, and its place."""
     sequence = before.sequence + 1
-    now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    whole = {"seq": sequence, "time": now, **record, "prev": before.hash}
+    time = now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole = {"seq": sequence, "time": time, **record, "prev": before.hash}
     text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))[:-1]
     # Half of a surrogate pair, which a caller's JSON may hold, becomes its JSON escape.
     head = text.encode(errors="backslashreplace")
-    digest = hashlib.sha256(head).hexdigest()
+    digest = digest_of(head, algorithm)
     return Link(sequence, digest), head + f',"hash":"{digest}"}}\n'.encode()
 
 
@@ -65,23 +81,46 @@ def link_of(line: bytes, where: str, error: type[InputError | SetupError] = Setu
         raise error(
             Message("{0} is no line of an audit log; it was changed, or is of another file", where)
         )
-    digest = hashlib.sha256(match[1]).hexdigest()
-    if digest != match[2].decode():
+    stated = match[2].decode()
+    digest = digest_of(match[1], "sm3" if stated.startswith("sm3:") else "sha256")
+    if digest != stated:
         raise error(
             Message(
                 "{0} was changed: it holds the hash {1}… and its content has {2}…",
                 where,
-                match[2].decode()[:12],
-                digest[:12],
+                stated[:16],
+                digest[:16],
             )
         )
     return Link(sequence, digest)
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return an audit log's files, those that were set aside first and the oldest before all."""
-    aside = re.compile(re.escape(path.stem) + r"\.\d{12}" + re.escape(path.suffix))
-    return [*sorted(p for p in path.parent.iterdir() if aside.fullmatch(p.name)), path]
+def linked(paths: Iterable[Path]) -> Iterator[tuple[str, Link, Link]]:
+    """Yield where each line of a chain is, the line before it, and its own place.
+
+    Raises:
+        InputError: a file cannot be read; or a line was changed, is missing, or is not in its
+            place. The message names it.
+    """
+    before: Link | None = None
+    for path, number, line in lines_of(paths):
+        where = Message("{0} line {1}", path, number)
+        link = link_of(line, where, error=InputError)
+        prev = json.loads(line).get("prev")
+        if link.sequence == 1 and prev != GENESIS:
+            raise InputError("{0} is number 1 and follows another line; it was changed", where)
+        if before is None:
+            before = Link(link.sequence - 1, prev)
+        if (prev, link.sequence) != (before.hash, before.sequence + 1):
+            raise InputError(
+                "{0} is number {1} and does not follow number {2} before it: a line is missing, "
+                "was put there, or is out of order",
+                where,
+                link.sequence,
+                before.sequence,
+            )
+        yield where, before, link
+        before = link
 
 
 def lines_of(paths: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:

@@ -2,60 +2,94 @@
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wanwu.catalog import Message, message_of
-from wanwu.errors import SetupError
+from wanwu.errors import InputError, SetupError
 from wanwu.gateway.audit.chain import (
     BEGINS,
-    GENESIS,
+    Algorithm,
     AuditError,
     Link,
-    files_of,
     link_of,
+    linked,
     new_line,
+    now,
 )
+from wanwu.gateway.audit.files import (
+    end_and_age,
+    end_of,
+    files_of,
+    open_locked,
+    write_whole,
+)
+from wanwu.gateway.audit.head import START, Head, HeadFile, head_path
+from wanwu.gateway.audit.retention import removable
 
-#: The end of a file in which its last line is looked for first.
-_TAIL_BYTES = 1_000_000
+Record = dict[str, Any]
 
 
 class AuditLog:
     """Writes the log, to a file or to standard output.
 
     A file is continued from its last line, and one process writes it. When it has grown to
-    `rotate_bytes` it is set aside as NAME.LAST-LINE.jsonl, and the next goes on with the chain.
+    `rotate_bytes`, or is of another day, it is set aside as NAME.LAST-LINE.jsonl, and the next goes
+    on with the chain. Where the log begins and ends is kept in its head.
 
     Args:
         path: the file, or None for standard output.
         rotate_bytes: size at which a file is set aside.
         fsync: wait for the disk at each line.
+        head: file of the head; by default beside the log, and none for standard output.
+        key: PEM file of an Ed25519 key that signs the head.
+        algorithm: of the hashes.
+        keep_days: age at which files that were set aside are removed.
+        max_bytes: size of all files at which the oldest are removed, however young.
 
     Raises:
-        SetupError: the file cannot be written, another process writes it, or its last line was
+        SetupError: a file cannot be written, another process writes it, or its last line was
             changed.
+        InputError: the head is damaged, or not signed by this key.
     """
 
-    def __init__(self, path: Path | None, *, rotate_bytes: int, fsync: bool) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        rotate_bytes: int = 100_000_000,
+        fsync: bool = False,
+        head: Path | None = None,
+        key: Path | None = None,
+        algorithm: Algorithm = "sha256",
+        keep_days: float = 180,
+        max_bytes: int | None = None,
+    ) -> None:
         self._path, self._rotate_bytes, self._fsync = path, rotate_bytes, fsync
-        self._last = Link(0, GENESIS)
-        self._size = 0
+        self._algorithm, self._keep_days, self._max_bytes = algorithm, keep_days, max_bytes
+        _check_algorithm(algorithm)
+        self._last, self._head = START, Head()
+        self._size, self._size_aside, self._day = 0, 0, ""
         self._failing = False
-        if path is None:
-            self._file = sys.stdout.fileno()
-            return
+        self._head_file: HeadFile | None = None
         try:
+            if path is None:
+                self._file = sys.stdout.fileno()
+                if head is not None:
+                    self._follow_head(HeadFile(head, key), [])
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _open(path)
-            self._continue(path)
+            self._file = open_locked(path, os.O_APPEND)
+            self._continue(path, head or head_path(path), key)
         except (OSError, AuditError) as error:
-            raise unwritable(str(path), error) from error
+            raise unwritable(str(path or head), error) from error
 
     @property
     def sequence(self) -> int:
@@ -67,7 +101,19 @@ class AuditLog:
         """Whether the last lines could not be written."""
         return self._failing
 
-    def write(self, *records: dict[str, Any]) -> None:
+    @property
+    def in_bytes(self) -> int:
+        """The size of all its files."""
+        return self._size + self._size_aside
+
+    def volume(self) -> tuple[int, int] | None:
+        """Return the free bytes of the volume that it lies on, and all; None for no file."""
+        if self._path is None:
+            return None
+        found = os.statvfs(self._path.parent)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def write(self, *records: Record) -> None:
         """Write a line for each record; they are in the file when this returns.
 
         Raises:
@@ -76,26 +122,37 @@ class AuditLog:
         self._failing = True
         if self._path is not None:
             self._check_place(self._path)
-            if self._size >= self._rotate_bytes:
+            today = now().date().isoformat()
+            if self._size >= self._rotate_bytes or (self._size and self._day != today):
                 self._rotate(self._path)
-        data, last = _lines(records, self._last)
+                records = (*self._remove_old(self._path), *records)
+            self._day = today
+        self._append(records)
+        self._failing = False
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._path is not None:
+            os.close(self._file)
+        if self._head_file is not None:
+            self._head_file.close()
+
+    def _append(self, records: Sequence[Record]) -> None:
+        data, last = _lines(records, self._last, self._algorithm)
+        head = replace(self._head, last=last)
         try:
-            _write_whole(self._file, data)
+            write_whole(self._file, data)
             if self._fsync:
                 os.fdatasync(self._file)
+            if self._head_file is not None:
+                self._head_file.write(head)
         except OSError as error:
             if self._path is not None:
                 with suppress(OSError):  # then the next write finds the file too long
                     os.ftruncate(self._file, self._size)  # no half line stays
             raise AuditError(message_of(error)) from error
-        self._last = last
+        self._last, self._head = last, head
         self._size += len(data)
-        self._failing = False
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._path is not None:
-            os.close(self._file)
 
     def _check_place(self, path: Path) -> None:
         """Check that the file is still the one of that name, and as long as it was left."""
@@ -119,31 +176,66 @@ class AuditLog:
                 )
             )
 
-    def _continue(self, path: Path) -> None:
+    def _continue(self, path: Path, head: Path, key: Path | None) -> None:
         """Go on from the last whole line; what a killed process left of another is removed."""
-        size = os.fstat(self._file).st_size
-        self._size, last = _end_of(self._file)
+        size, notes = os.fstat(self._file).st_size, []
+        self._size, last = end_of(self._file)
         if last is not None:
             self._last = link_of(last, Message("the last line of {0}", path))
+            self._day = json.loads(last)["time"][:10]
         else:
             self._last = _last_set_aside(path)
-        if self._size == size:
-            return
-        cut = size - self._size
-        torn = os.pread(self._file, len(BEGINS), self._size)
-        if not BEGINS.startswith(torn):
-            raise SetupError(
-                "{0} is no audit log: its last line is no gateway's; give another file", path
-            )
-        os.ftruncate(self._file, self._size)
-        self.write({"event": "recovered", "half_line_bytes": cut})
+        if cut := size - self._size:
+            torn = os.pread(self._file, len(BEGINS), self._size)
+            if not BEGINS.startswith(torn):
+                raise SetupError(
+                    "{0} is no audit log: its last line is no gateway's; give another file", path
+                )
+            os.ftruncate(self._file, self._size)
+            notes.append({"event": "recovered", "half_line_bytes": cut})
+        notes += self._follow_head(HeadFile(head, key), files_of(path))
+        notes += self._remove_old(path)
+        if notes:
+            self.write(*notes)
+
+    def _follow_head(self, file: HeadFile, files: Sequence[Path]) -> list[Record]:
+        """Go on where the head says; return what is to be noted, should the files end elsewhere."""
+        head, found = file.read(), self._last
+        self._head_file = file
+        if head is None:
+            if found == START:
+                return []
+            self._head = Head(_line_before(files), found)
+            return [{"event": "anchored", "lines_before": found.sequence}]
+        self._head = head
+        # A process that was killed may have written lines, and not the head.
+        if found == head.last or (found.sequence > head.last.sequence and _holds(files, head.last)):
+            return []
+        self._last = head.last
+        if not files:
+            return []
+        return [{"event": "broken", "found": found.sequence, "expected": head.last.sequence}]
+
+    def _remove_old(self, path: Path) -> list[Record]:
+        """Remove files that are old enough, or too many; return what is to be noted."""
+        old = removable(path, self._size, self._head, self._keep_days, self._max_bytes)
+        self._size_aside = old.left_bytes
+        if old.head != self._head and self._head_file is not None:
+            self._head_file.write(old.head)  # first: so removed files are not taken for lost
+        self._head = old.head
+        for file in old.files:
+            file.unlink()
+        if not old.files:
+            return []
+        names = [file.name for file in old.files]
+        return [{"event": "removed", "files": names, "through": old.head.before.sequence}]
 
     def _rotate(self, path: Path) -> None:
         aside = path.with_name(f"{path.stem}.{self._last.sequence:012d}{path.suffix}")
         try:
             path.rename(aside)
             try:
-                new = _open(path)
+                new = open_locked(path, os.O_APPEND)
             except OSError:
                 aside.rename(path)
                 raise
@@ -165,53 +257,37 @@ def unwritable(name: str, error: Exception) -> SetupError:
     )
 
 
-def _lines(records: Sequence[dict[str, Any]], before: Link) -> tuple[bytes, Link]:
+def _lines(records: Sequence[Record], before: Link, algorithm: Algorithm) -> tuple[bytes, Link]:
     """Return the lines of records, and the place of the last."""
     lines = []
     for record in records:
-        before, line = new_line(record, before)
+        before, line = new_line(record, before, algorithm)
         lines.append(line)
     return b"".join(lines), before
-
-
-def _write_whole(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
-
-
-def _open(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(file)
-        raise OSError("another process writes it") from error
-    except OSError:
-        os.close(file)
-        raise
-    return file
-
-
-def _end_of(file: int) -> tuple[int, bytes | None]:
-    """Return where the last whole line of a file ends, and that line."""
-    size, span = os.fstat(file).st_size, _TAIL_BYTES
-    while True:
-        tail = os.pread(file, span, max(0, size - span))
-        whole = tail.rfind(b"\n") + 1
-        begins = tail.rfind(b"\n", 0, max(0, whole - 1)) + 1
-        if begins or span >= size:
-            return size - (len(tail) - whole), tail[begins:whole] or None
-        span *= 4  # a line of many labels may be longer
 
 
 def _last_set_aside(path: Path) -> Link:
     """Return the line before a file's first: it may have ended just after one was set aside."""
     aside = files_of(path)[:-1]
-    if not aside:
-        return Link(0, GENESIS)
+    return end_and_age(aside[-1])[0] if aside else START
+
+
+def _line_before(files: Sequence[Path]) -> Link:
+    return next(before for _, before, _ in linked(files))
+
+
+def _holds(files: Sequence[Path], link: Link) -> bool:
+    """Return whether a line is in the newest two files, and the chain is whole from there on."""
     try:
-        with aside[-1].open("rb") as file:
-            _, last = _end_of(file.fileno())
-    except OSError as error:
-        raise SetupError("the audit log {0} cannot be read: {1}", aside[-1], error) from error
-    return link_of(last or b"", Message("the last line of {0}", aside[-1]))
+        return link in [each for _, _, each in linked(files[-2:])]
+    except InputError:
+        return False
+
+
+def _check_algorithm(algorithm: Algorithm) -> None:
+    try:
+        hashlib.new(algorithm)
+    except ValueError as error:
+        raise SetupError(
+            "this machine's OpenSSL has no {0}: {1}; use sha256", algorithm, error
+        ) from error

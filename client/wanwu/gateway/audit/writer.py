@@ -26,6 +26,8 @@ Record = dict[str, Any]
 MOST_WAITING = 1_000
 #: Requests whose lines are written at once.
 MOST_TOGETHER = 100
+#: The free space of the volume is looked at again after this long.
+MEASURE_S = 30.0
 #: About the length of the line of a request with many pictures.
 _LONG_LINE = 4_096
 
@@ -54,6 +56,7 @@ class AuditWriter:
         self._began: float | None = None  # when the lines that are being written were taken
         self._sums = Sums(own_lines)
         self._flushing: asyncio.Task[None] | None = None
+        self._volume, self._measured = log.volume(), time.monotonic()
         self._thread = threading.Thread(target=self._run, name="wanwu-audit", daemon=True)
         self._thread.start()
 
@@ -122,17 +125,35 @@ class AuditWriter:
             raise AuditError(Message("{0} lines wait to be written", MOST_WAITING)) from None
         return done
 
+    @property
+    def in_bytes(self) -> int:
+        """The size of the log's files."""
+        return self._log.in_bytes
+
+    @property
+    def volume(self) -> tuple[int, int] | None:
+        """The free bytes of the log's volume, and all, of the last minute; None for no file."""
+        return self._volume
+
     def _run(self) -> None:
         while True:
-            items = [self._waiting.get()]
+            items: list[_Item | None] = []
             with suppress(queue.Empty):
+                items.append(self._waiting.get(timeout=MEASURE_S))
                 while len(items) < MOST_TOGETHER:
                     items.append(self._waiting.get_nowait())
             self._began = time.monotonic()
+            self._measure()
             self._write_together([item for item in items if item is not None])
             self._began = None
             if None in items:
                 return
+
+    def _measure(self) -> None:
+        if time.monotonic() - self._measured >= MEASURE_S:
+            with suppress(OSError):  # whoever writes there next finds it out
+                self._volume = self._log.volume()
+            self._measured = time.monotonic()
 
     def _write_together(self, items: list[_Item]) -> None:
         # Whoever waited for the others was refused meanwhile.

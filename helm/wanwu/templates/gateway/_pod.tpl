@@ -55,6 +55,13 @@ spec:
         {{- if eq $g.audit.mode "pvc" }}
         - {name: audit, mountPath: /audit}
         {{- end }}
+        {{- if $g.audit.keySecret }}
+        - {name: audit-key, mountPath: /audit-key, readOnly: true}
+        {{- end }}
+        {{- if $g.audit.headClaim }}
+        # Each pod writes a head of its own.
+        - {name: audit-head, mountPath: /audit-head, subPathExpr: $(POD_NAME)}
+        {{- end }}
         {{- with $g.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -70,6 +77,14 @@ spec:
       projected:
         defaultMode: 0440
         sources: {{- . | nindent 10 }}
+    {{- end }}
+    {{- with $g.audit.keySecret }}
+    - name: audit-key
+      secret: {secretName: {{ quote . }}, defaultMode: 0440}
+    {{- end }}
+    {{- with $g.audit.headClaim }}
+    - name: audit-head
+      persistentVolumeClaim: {claimName: {{ quote . }}}
     {{- end }}
     {{- with $g.extraVolumes }}
     {{- toYaml . | nindent 4 }}
@@ -88,6 +103,14 @@ spec:
 - {name: WANWU_GATEWAY_METRICS_PORT, value: "9090"}
 - {name: WANWU_GATEWAY_DRAIN_S, value: {{ int $g.drainSeconds | quote }}}
 - {name: WANWU_GATEWAY_AUDIT, value: {{ ternary "/audit/audit.jsonl" "-" (eq $g.audit.mode "pvc") | quote }}}
+{{- if $g.audit.keySecret }}
+- {name: WANWU_GATEWAY_AUDIT_KEY, value: /audit-key/key.pem}
+{{- end }}
+{{- if $g.audit.headClaim }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- {name: WANWU_GATEWAY_AUDIT_HEAD, value: /audit-head/audit.jsonl.head}
+{{- end }}
 {{- if not $g.auth.enabled }}
 - {name: WANWU_GATEWAY_AUTH, value: "off"}
 {{- end }}
