@@ -132,5 +132,5 @@ doctor: $(INSTALLED) ## Check the server that WANWU_URL names
 	$(BIN)/wanwu doctor
 
 clean: ## Remove the environment and everything exported
-	rm -rf $(VENV) .venv-peers model_repository/manifest.json model_repository/values.yaml model_repository/.lock
+	rm -rf $(VENV) .venv-peers model_repository/manifest.json model_repository/values.yaml model_repository/.lock model_repository/manifest.audit.*
 	rm -rf model_repository/*/[0-9]* model_repository/*/.staging model_repository/label_bank_*

@@ -31,8 +31,8 @@ class Recognition:
     `predictions` are the labels that reach the threshold. `uncertain` says that none does, that
     the best cosine is below what the model's contract accepts, that the scores are nearly equal,
     that the model cannot read the best label, or that there is only one under a softmax.
-    `warnings` say what else is doubtful. `banks` names the banks compared with; it is empty when
-    the caller brought labels. `seconds` is the time from the encoded picture to the answer.
+    `warnings` say what else is doubtful. `banks` names the banks compared with, `bank_digests`
+    their versions; both are empty when the caller brought labels. `seconds` is the time from the encoded picture to the answer.
 
     Example:
         >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
@@ -48,6 +48,7 @@ class Recognition:
     banks: tuple[str, ...]
     seconds: float
     warnings: tuple[Doubt, ...] = ()
+    bank_digests: tuple[str, ...] = ()
 
     @property
     def top(self) -> Prediction:
@@ -135,6 +136,7 @@ class Candidates:
     rows: LabelRows
     doubts: tuple[Doubt, ...] = ()
     unreadable: frozenset[str] = frozenset()
+    digests: tuple[str, ...] = ()
 
 
 def recognition(
@@ -169,6 +171,7 @@ def recognition(
         candidates.banks,
         time.perf_counter() - started,
         (*candidates.doubts, *doubts),
+        candidates.digests,
     )
 
 
@@ -185,4 +188,5 @@ def combine(names: tuple[str, ...], banks: Sequence[Bank]) -> Candidates:
         tuple(places),
         tuple(banks[number].categories[row] for number, row in places.values()),
         LabelRows(np.stack(rows)),
+        digests=tuple(bank.contract.bank.digest for bank in banks),
     )

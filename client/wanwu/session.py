@@ -241,7 +241,15 @@ class Session:
                 )
         if len(banks) == 1:
             bank = banks[0]
-            return Candidates(contract, asked.banks, bank.labels, bank.categories, bank.rows)
+            digests = (contract.bank.digest,)
+            return Candidates(
+                contract,
+                asked.banks,
+                bank.labels,
+                bank.categories,
+                bank.rows,
+                digests=digests,
+            )
         key = tuple(bank.contract_json for bank in banks)
         kept = self._combined.get(key)
         if kept is None:

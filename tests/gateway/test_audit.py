@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import resource
@@ -45,9 +46,11 @@ def written(path: Path, count: int, rotate_bytes: int = 10**9) -> Path:
 
 
 def test_a_line_tells_all_but_the_picture(gateway, recognizer: Recognizer) -> None:
-    answer = post_picture(gateway.url, "/v1/recognize", cat_photo(), bank="seed18")
+    answer = post_picture(
+        gateway.url, "/v1/recognize", cat_photo(), {"User-Agent": "shop/1"}, bank="seed18"
+    )
     line = line_of(gateway, answer)
-    best = recognizer.recognize(cat_photo(), bank="seed18").top
+    found = recognizer.recognize(cat_photo(), bank="seed18")
     assert line["pictures"] == [
         {
             "sha256": hashlib.sha256(cat_photo()).hexdigest(),
@@ -55,10 +58,13 @@ def test_a_line_tells_all_but_the_picture(gateway, recognizer: Recognizer) -> No
             "format": "JPEG",
             "width": 451,
             "height": 300,
-            "label": best.label,
-            "score": pytest.approx(best.score),
+            "answers": [each.label for each in found.predictions],
+            "scores": pytest.approx([each.score for each in found.predictions], abs=1e-5),
         }
     ]
+    assert (line["agent"], 1024 <= line["port"] <= 65535) == ("shop/1", True)
+    digest = recognizer.contract("seed18").bank.digest
+    assert line["bank_digests"] == [digest[:16]]
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/recognize", 200)
     assert (line["banks"], line["model"]) == (["seed18"], "wanwu-starter")
     assert line["fingerprint"] == str(recognizer.contract().fingerprint)
@@ -66,10 +72,61 @@ def test_a_line_tells_all_but_the_picture(gateway, recognizer: Recognizer) -> No
     assert line["ms"] > 0
 
 
-def test_own_labels_are_counted_and_not_written(gateway) -> None:
+def sha256_16(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_own_labels_are_written_as_hashes(gateway) -> None:
     answer = post_picture(gateway.url, "/v1/recognize", cat_photo(), labels="猫,王小明的身份证")
-    assert line_of(gateway, answer)["labels"] == 2
-    assert "王小明".encode() not in gateway.audit.read_bytes()
+    line = line_of(gateway, answer)
+    hashes = [sha256_16("猫"), sha256_16("王小明的身份证")]
+    assert (line["labels"], line["asked_hashes"]) == (2, hashes)
+    assert set(line["pictures"][0]["answers_hashes"]) == set(hashes)
+    noted = gateway.audit.read_bytes()
+    assert "王小明".encode() not in noted
+
+
+def posted(gateway: Any, path: str, asked: object) -> Line:
+    headers, body = {"Content-Type": "application/json"}, json.dumps(asked).encode()
+    return line_of(gateway, request(gateway.url + path, "POST", headers=headers, body=body))
+
+
+def embed(gateway: Any, *texts: str) -> Line:
+    return posted(gateway, "/v1/embed", {"texts": texts})
+
+
+def test_texts_are_written_as_hashes(gateway) -> None:
+    assert embed(gateway, "一只猫")["asked_hashes"] == [sha256_16("一只猫")]
+
+
+def test_a_setting_writes_own_labels_and_texts_as_they_are(server, start_gateway) -> None:
+    with start_gateway(server.url, AUDIT_TEXTS="text") as gateway:
+        image = base64.b64encode(cat_photo()).decode()
+        asked = {"images": [image], "labels": {"猫": ["小猫"], "狗": []}}
+        line = posted(gateway, "/v1/recognize", asked)
+        embedded = embed(gateway, "一只猫", "x" * 9_000)
+    assert (line["labels"], line["asked"]) == (2, ["猫", "小猫", "狗"])
+    assert line["pictures"][0]["answers"][0] == "猫"
+    # A text that is refused for its length is not written whole.
+    assert (embedded["status"], embedded["asked"]) == (422, ["一只猫", "x" * 256])
+
+
+def test_texts_may_be_hashed_by_sm3(server, start_gateway) -> None:
+    with start_gateway(server.url, AUDIT_HASH="sm3") as gateway:
+        (asked,) = embed(gateway, "abc")["asked_hashes"]
+    assert asked == "sm3:66c7f0f462eeedd9"  # GB/T 32905, example 1
+
+
+def test_the_settings_are_written_at_the_start_without_secrets(server, start_gateway) -> None:
+    issuer = "https://user:geheim@issuer.example/keys?token=geheim"
+    tokens = ("--jwks", issuer, "--jwt-issuer", "i", "--jwt-audience", "a")
+    with start_gateway(server.url, *tokens, MAX_PIXELS=9_000_000) as gateway:
+        start = lines_of(gateway.audit)[0]
+    assert start["settings"]["max_pixels"] == 9_000_000
+    assert start["settings"]["jwks"] == "https://issuer.example/keys"
+    assert start["triton"] == server.url
+    assert start["user"]
+    assert b"geheim" not in gateway.audit.read_bytes()
 
 
 @pytest.mark.parametrize(

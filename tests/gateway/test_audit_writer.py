@@ -149,6 +149,22 @@ def test_no_more_lines_wait_than_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(lines_of(tmp_path / "audit.jsonl")) == 200 - len(refused) + 1
 
 
+def test_a_record_that_cannot_be_a_line_fails_alone(tmp_path: Path) -> None:
+    async def write() -> None:
+        log = AuditLog(tmp_path / "audit.jsonl", rotate_bytes=10**9, fsync=False)
+        audit = AuditWriter(log, timeout_s=30, own_lines=0)
+        with pytest.raises(AuditError):
+            await audit.write({"event": object()})
+        await audit.check()
+        await audit.write({"event": "request"})
+        await audit.check()
+        audit.close({"event": "stop"})
+
+    asyncio.run(write())
+    events = [line["event"] for line in lines_of(tmp_path / "audit.jsonl")]
+    assert events == ["resumed", "request", "stop"]
+
+
 def test_unknown_callers_are_summed_and_nothing_is_lost(
     server, start_gateway, tmp_path: Path
 ) -> None:

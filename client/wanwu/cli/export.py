@@ -71,6 +71,8 @@ def export(
     from wanwu.cli.progress import steps
     from wanwu.embedded.device import choose_device
     from wanwu.errors import InputError
+    from wanwu.gateway.audit.acts import audited
+    from wanwu.repository import MANIFEST
 
     need_export("publish")
     from wanwu_export.parity import report
@@ -86,7 +88,10 @@ def export(
         tell("device {0}: {1}", place.kind, place.why)
     started = time.monotonic()
     try:
-        with steps() as progress:
+        with (
+            audited("export", output / MANIFEST, source=source, precision=precision) as act,
+            steps() as progress,
+        ):
             progress.step("load weights")
             tower = _load(source, revision, chosen, allow_pickle)
             published = publish(
@@ -98,6 +103,7 @@ def export(
                 keep=keep,
                 gpu=place.why if place.kind == "gpu" else None,
             )
+            act.update(version=published.version, fingerprint=str(published.release.fingerprint))
     except KeyboardInterrupt:
         tell("stopped; nothing was published", err=True)
         raise

@@ -48,6 +48,7 @@ def create(
     from wanwu.errors import InputError
 
     with needs("gateway"):
+        from wanwu.gateway.audit.acts import audited
         from wanwu.gateway.keys import SCOPES, create_key
 
     wanted = scope or ["recognise"]
@@ -61,7 +62,9 @@ def create(
             "--days is {0}, which is past the year 9999; leave it out for a key that never expires",
             f"{days:g}",
         ) from error
-    key, token = create_key(file, name, tuple(wanted), expires, rate)  # type: ignore[arg-type]
+    with audited("keys.create", file, name=name, scopes=wanted) as act:
+        key, token = create_key(file, name, tuple(wanted), expires, rate)  # type: ignore[arg-type]
+        act["id"] = key.id
     tell("key {0} for {1} in {2}; it is shown this once:", key.id, key.name, file, err=True)
     typer.echo(token)
 
@@ -126,9 +129,12 @@ def revoke(
     from wanwu.cli.packages import needs
 
     with needs("gateway"):
+        from wanwu.gateway.audit.acts import audited
         from wanwu.gateway.keys import revoke_key
 
-    key = revoke_key(file, which)
+    with audited("keys.revoke", file, which=which) as act:
+        key = revoke_key(file, which)
+        act.update(id=key.id, name=key.name)
     tell("revoked key {0} of {1}", key.id, key.name)
 
 

@@ -56,6 +56,8 @@ def build(
     from wanwu.bank import bank_model
     from wanwu.cli.progress import steps
     from wanwu.errors import InputError
+    from wanwu.gateway.audit.acts import audited
+    from wanwu.repository import MANIFEST
 
     need_export("label_banks")
     from wanwu_export import label_banks
@@ -89,10 +91,16 @@ def build(
         progress.count(name, done, total)
 
     try:
-        with steps() as progress:
+        with (
+            audited(
+                "labels.build", model_repository / MANIFEST, bank=bank, labels=str(file)
+            ) as act,
+            steps() as progress,
+        ):
             built = label_banks.build(
                 model_repository, plan, keep=keep, step=progress.step, progress=count
             )
+            act["digest"] = built.release.banks[bank].digest
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from here", err=True)
         raise
@@ -196,10 +204,14 @@ def remove(
 
     `wanwu labels show NAME --format tsv` saves its labels first.
     """
+    from wanwu.gateway.audit.acts import audited
+    from wanwu.repository import MANIFEST
+
     need_export("label_banks")
     from wanwu_export.versions import remove_bank
 
-    remove_bank(model_repository, name, keep)
+    with audited("labels.remove", model_repository / MANIFEST, bank=name):
+        remove_bank(model_repository, name, keep)
     tell("bank {0} removed from {1}", name, model_repository)
     tell("`wanwu repository load` takes it out of a running server")
 

@@ -102,14 +102,20 @@ def rollback(
     Its files are checked first. Banks that are younger are kept.
     """
     from wanwu.cli.progress import steps
+    from wanwu.gateway.audit.acts import audited
+    from wanwu.repository import MANIFEST
 
     need_export("versions")
     from wanwu_export import versions
 
-    with steps() as progress:
+    with (
+        audited("repository.rollback", model_repository / MANIFEST, to=to) as act,
+        steps() as progress,
+    ):
         done = versions.rollback(
             model_repository, to, keep=keep, step=progress.step, progress=progress.count
         )
+        act.update(to=done.to, version=done.version)
     if done.unchanged:
         if done.version == done.to:
             tell("version {0} is what is served now; nothing was changed", done.version)
@@ -128,11 +134,16 @@ def rollback(
 @app.command()
 def prune(keep: Keep = 3, model_repository: ModelRepository = MODEL_REPOSITORY) -> None:
     """Remove old versions, and what interrupted commands left behind."""
+    from wanwu.gateway.audit.acts import audited
+    from wanwu.repository import MANIFEST
+
     need_export("versions")
     from wanwu_export import versions
 
     before = _disk_bytes(model_repository)
-    removed = versions.prune(model_repository, keep)
+    with audited("repository.prune", model_repository / MANIFEST, keep=keep) as act:
+        removed = versions.prune(model_repository, keep)
+        act["removed"] = list(map(str, removed))
     freed = before - _disk_bytes(model_repository)
     for folder in removed:
         tell("removed {0}", folder)
@@ -158,11 +169,15 @@ def load(
     Clients go on meanwhile. The server must read the same model repository, under explicit model
     control as `wanwu serve` starts it.
     """
+    from wanwu.gateway.audit.acts import audited
     from wanwu.loading import load_published
+    from wanwu.repository import MANIFEST
     from wanwu.settings import Settings
 
     address = Settings.from_env(url=url, timeout_s=timeout_s).address.url
-    changes = load_published(address, admin_key, model_repository, timeout_s)
+    with audited("repository.load", model_repository / MANIFEST, url=address) as act:
+        changes = load_published(address, admin_key, model_repository, timeout_s)
+        act["changes"] = list(map(str, changes))
     for change in changes:
         tell(change)
     if not changes:

@@ -63,6 +63,7 @@ class Edge:
     ) -> None:
         self._app, self._settings = app, settings
         self._audit, self._metrics = audit, metrics
+        self._hashed = settings.audit_hash if settings.audit_texts == "hash" else None
         self._held = 0
         self._refusals = Refusals()
 
@@ -201,7 +202,7 @@ class Edge:
             return
         route = route_of(scope)
         asked = path[:200] if route == UNKNOWN else None
-        record = trace.record(scope["method"], route, asked, status)
+        record = trace.record(scope["method"], route, asked, status, self._hashed)
         if trace.principal is not None and trace.code not in AT_THE_DOOR:
             await self._audit.write(record)
             return

@@ -15,6 +15,7 @@ from wanwu import __version__
 from wanwu.errors import SetupError
 from wanwu.gateway.app import build_app
 from wanwu.gateway.audit import AuditError, AuditLog, AuditWriter, unwritable
+from wanwu.gateway.audit.acts import os_user
 from wanwu.gateway.connections import BACKLOG, Connections, Listener, most_connections
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.protocol import protocol
@@ -65,7 +66,7 @@ class Gateway:
         )
         self._socket = _listen(settings.host, settings.port, connections)
         self.port: int = self._socket.getsockname()[1]
-        self._audit = _open_audit(settings)
+        self._audit = _open_audit(settings, triton)
         if self._audit is not None:
             self._metrics.watch(self._audit)
         self._server = uvicorn.Server(
@@ -108,7 +109,7 @@ class Gateway:
             raise _taken(host, port, error) from error
 
 
-def _open_audit(settings: GatewaySettings) -> AuditWriter | None:
+def _open_audit(settings: GatewaySettings, triton: Settings) -> AuditWriter | None:
     """Open the audit log that the settings name."""
     if settings.audit == "off":
         return None
@@ -124,7 +125,15 @@ def _open_audit(settings: GatewaySettings) -> AuditWriter | None:
         max_bytes=settings.audit_max_bytes,
     )
     try:
-        audit.write({"event": "start", "version": __version__, "auth": settings.auth})
+        audit.write(
+            {
+                "event": "start",
+                "version": __version__,
+                "user": os_user(),
+                "triton": triton.address.url,
+                "settings": settings.shown(),
+            }
+        )
     except AuditError as error:
         raise unwritable(settings.audit, error) from error
     return AuditWriter(

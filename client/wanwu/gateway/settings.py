@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from cryptography import x509
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -68,6 +69,8 @@ class GatewaySettings(BaseSettings):
     audit_rotate_bytes: int = Field(100_000_000, ge=10_000)
     #: Wait for the disk at each line: no line is lost with the machine, and each answer is later.
     audit_fsync: bool = False
+    #: Write the labels and texts that callers bring as their hashes, or as they are.
+    audit_texts: Literal["hash", "text"] = "hash"
     #: Where the log's begin and end are kept; none: beside the log. A PEM file of an Ed25519 key
     #: signs them.
     audit_head: Path | None = None
@@ -214,6 +217,18 @@ class GatewaySettings(BaseSettings):
                 )
             )
         return self
+
+    def shown(self) -> dict[str, object]:
+        """Return the settings that are set, without secrets: addresses lose user and query."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {name: _bare(value) for name, value in values.items()}
+
+
+def _bare(value: object) -> object:
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    parts = urlsplit(value)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _subject(text: str) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wanwu.answers import Recognition
+from wanwu.answers import Labels, Recognition
 from wanwu.async_recognizer import AsyncRecognizer
 from wanwu.async_transport import AsyncGrpcTransport
 from wanwu.catalog import Message
@@ -102,6 +102,7 @@ class Work:
                     self._settings.max_labels,
                 ),
             )
+        trace.asked = _own_texts(asked.labels)
         found = await self._each(asked.images, trace, self._recognizes(asked))
         answers, doubts = [], []
         for index, (picture, each) in enumerate(zip(trace.pictures, found, strict=True)):
@@ -140,6 +141,7 @@ class Work:
                     self._settings.max_labels,
                 ),
             )
+        trace.asked = asked.texts
         for _ in range(SWAPS):
             trace.pictures.clear()
             before = await self._call(self.recognizer.contract())
@@ -306,6 +308,13 @@ class Work:
             return await call
         except WanwuError as error:
             raise problem_of(error) from error
+
+
+def _own_texts(labels: Labels | None) -> list[str]:
+    """Return labels of a caller's own, and their aliases."""
+    if isinstance(labels, Mapping):
+        return [text for label, aliases in labels.items() for text in (label, *aliases)]
+    return list(labels or ())
 
 
 def _document(problem: Problem, chinese: bool) -> ProblemDocument:

@@ -22,6 +22,8 @@ from wanwu.errors import InputError, SetupError
 
 #: What the first line of all follows.
 GENESIS = "0" * 64
+#: Of a hash that stands for a text, or names a bank.
+DIGEST_CHARS = 16
 #: How each line begins.
 BEGINS = b'{"seq":'
 _HASHED = re.compile(rb'(\{.*),"hash":"((?:sm3:)?[0-9a-f]{64})"\}', re.DOTALL)
@@ -50,6 +52,12 @@ def digest_of(data: bytes, algorithm: Algorithm) -> str:
     """Return the hash of some data, as it stands in a line."""
     digest = hashlib.new(algorithm, data).hexdigest()
     return digest if algorithm == "sha256" else f"{algorithm}:{digest}"
+
+
+def short_digest(text: str, algorithm: Algorithm) -> str:
+    """Return the beginning of a text's hash, which stands for the text in the log."""
+    whole = digest_of(text.encode(errors="backslashreplace"), algorithm)
+    return whole[: DIGEST_CHARS + len(whole) - 64]
 
 
 def new_line(

@@ -23,18 +23,23 @@ def files_of(path: Path) -> list[Path]:
     return [*sorted(p for p in path.parent.iterdir() if aside.fullmatch(p.name)), path]
 
 
+class BusyError(OSError):
+    """Another process writes a file."""
+
+
 def open_locked(path: Path, flags: int = 0) -> int:
     """Open a file for its one writer.
 
     Raises:
-        OSError: it cannot be opened, or another process writes it.
+        BusyError: another process writes it.
+        OSError: it cannot be opened.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
-        raise OSError("another process writes it") from error
+        raise BusyError("another process writes it") from error
     except OSError:
         os.close(file)
         raise

@@ -77,7 +77,6 @@ class AuditLog:
         _check_algorithm(algorithm)
         self._last, self._head = START, Head()
         self._size, self._size_aside, self._day = 0, 0, ""
-        self._failing = False
         self._head_file: HeadFile | None = None
         try:
             if path is None:
@@ -97,11 +96,6 @@ class AuditLog:
         return self._last.sequence
 
     @property
-    def failing(self) -> bool:
-        """Whether the last lines could not be written."""
-        return self._failing
-
-    @property
     def in_bytes(self) -> int:
         """The size of all its files."""
         return self._size + self._size_aside
@@ -119,7 +113,6 @@ class AuditLog:
         Raises:
             AuditError: they are not. The file is as it was.
         """
-        self._failing = True
         if self._path is not None:
             self._check_place(self._path)
             today = now().date().isoformat()
@@ -128,7 +121,6 @@ class AuditLog:
                 records = (*self._remove_old(self._path), *records)
             self._day = today
         self._append(records)
-        self._failing = False
 
     def close(self) -> None:
         """Close the files."""

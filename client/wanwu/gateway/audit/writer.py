@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from wanwu.catalog import Message
+from wanwu.catalog import Message, message_of
 from wanwu.gateway.audit.chain import AuditError
 from wanwu.gateway.audit.log import AuditLog
 from wanwu.gateway.audit.sums import WINDOW_S, Refused, Sums
@@ -54,6 +54,7 @@ class AuditWriter:
         self._waiting: queue.Queue[_Item | None] = queue.Queue(MOST_WAITING)
         self._unanswered: deque[Record] = deque()
         self._began: float | None = None  # when the lines that are being written were taken
+        self._failing = False  # the last lines could not be written
         self._sums = Sums(own_lines)
         self._flushing: asyncio.Task[None] | None = None
         self._volume, self._measured = log.volume(), time.monotonic()
@@ -98,7 +99,7 @@ class AuditWriter:
         Raises:
             AuditError: they cannot.
         """
-        if self._log.failing or self._stalled():
+        if self._failing or self._stalled():
             # As long as other lines, which must fit too.
             await self.write({"event": "resumed", "padding": " " * _LONG_LINE})
 
@@ -113,7 +114,7 @@ class AuditWriter:
             self._waiting.put(_Item([*records, last], None), timeout=self._timeout_s)
             self._waiting.put(None, timeout=self._timeout_s)
         self._thread.join(self._timeout_s)
-        if self._thread.is_alive() or self._log.failing:
+        if self._thread.is_alive() or self._failing:
             raise self._late()
         self._log.close()
 
@@ -160,12 +161,15 @@ class AuditWriter:
         items = [item for item in items if item.done is None or not item.done.cancelled()]
         late = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
         error: AuditError | None = None
+        records = [*late, *(record for item in items for record in item.records)]
+        if not records:
+            return
         try:
-            if records := [*late, *(record for item in items for record in item.records)]:
-                self._log.write(*records)
-        except AuditError as failure:
-            error = failure
+            self._log.write(*records)
+        except Exception as failure:  # whatever it is, the thread must go on
+            error = AuditError(message_of(failure))
             self._unanswered.extendleft(reversed(late))
+        self._failing = error is not None
         for loop in {item.done.get_loop() for item in items if item.done is not None}:
             with suppress(RuntimeError):  # it has ended
                 loop.call_soon_threadsafe(self._settle, items, error)
