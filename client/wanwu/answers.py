@@ -32,7 +32,8 @@ class Recognition:
     the best cosine is below what the model's contract accepts, that the scores are nearly equal,
     that the model cannot read the best label, or that there is only one under a softmax.
     `warnings` say what else is doubtful. `banks` names the banks compared with, `bank_digests`
-    their versions; both are empty when the caller brought labels. `seconds` is the time from the encoded picture to the answer.
+    their versions; both are empty when the caller brought labels. `seconds` is the time from the
+    encoded picture to the answer.
 
     Example:
         >>> answer = recognizer.recognize(cat, labels=["猫", "狗"])
