@@ -216,6 +216,9 @@ def test_nobody_waits_for_an_issuer_that_is_slow(
         began = time.monotonic()
         assert fetching(SIGNER.token()).status == 200
         assert time.monotonic() - began < 2
+    began = time.monotonic()
+    assert fetching(SIGNER.token("unknown", key=SIGNER.keys["rsa"])).status == 401
+    assert time.monotonic() - began < 8
     # A fetch ends by itself, and the next one is whole.
     publisher.slow_s = 0
     new = Issuer()

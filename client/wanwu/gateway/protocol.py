@@ -20,7 +20,7 @@ from wanwu.gateway.connections import Connections, Peer
 from wanwu.gateway.edge import LINGER_S
 from wanwu.gateway.problems import MEDIA_TYPE, Problem
 from wanwu.gateway.settings import GatewaySettings
-from wanwu.gateway.tls import CERTIFICATE, subject_of
+from wanwu.gateway.tls import SUBJECT, subject_of
 
 #: A request's line and headers may be this long together.
 MAX_HEADER_BYTES = 64_000
@@ -46,12 +46,10 @@ def protocol(settings: GatewaySettings, connections: Connections) -> type[H11Pro
         _refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self.app_state = {**self.app_state, SUBJECT: subject_of(transport)}
             super().connection_made(transport)
             self._peer: Peer = self.client or ("", 0)
             connections.waits(self._peer, self.transport.close)
-            subject = subject_of(transport)
-            if subject is not None:
-                self.app_state = {**self.app_state, CERTIFICATE: subject}
             self._begin_headers()
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -43,7 +43,7 @@ from wanwu.gateway.questions import (
     read_question,
 )
 from wanwu.gateway.settings import GatewaySettings
-from wanwu.gateway.tls import CERTIFICATE
+from wanwu.gateway.tls import SUBJECT
 from wanwu.gateway.trace import trace_of
 from wanwu.gateway.work import Work
 
@@ -94,9 +94,8 @@ def allowed(scope: Scope) -> Any:
 
     async def check(request: Request, _key: UsedKey, _token: UsedToken) -> AsyncIterator[None]:
         gateway, trace = gateway_of(request), trace_of(request.scope)
-        principal = await gateway.authenticator.principal(
-            request.headers, trace.source, request.scope["state"].get(CERTIFICATE)
-        )
+        subject = getattr(request.state, SUBJECT, None)
+        principal = await gateway.authenticator.principal(request.headers, trace.source, subject)
         trace.principal = principal
         principal.require(scope)
         async with gateway.admission.admit(principal, trace.headers):

@@ -12,8 +12,8 @@ from wanwu.errors import SetupError
 from wanwu.gateway.checks import stamp
 from wanwu.gateway.settings import GatewaySettings
 
-#: Where a request's state has the subject of its caller's certificate.
-CERTIFICATE = "certificate"
+#: Under this name a request's state has the subject of its caller's certificate.
+SUBJECT = "client_subject"
 
 log = logging.getLogger("wanwu.gateway")
 
