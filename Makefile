@@ -8,7 +8,7 @@ WANWU_MODEL_REPOSITORY ?= model_repository
 export WANWU_MODEL_REPOSITORY
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster test-images chart-docs images bundle bundle-verify deploy bench bench-attacks bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
+.PHONY: help install install-clients demo test test-gateway test-chart test-loadtest test-slow test-native test-gpu test-live test-cluster test-images chart-docs images bundle bundle-verify deploy bench bench-attacks bench-client bench-decode bench-export bench-labels bench-load bench-gpu lint format export serve doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,modelscope,large-banks,parquet,server,gateway,loadtest,demo,dev]'
 	@touch $@
+
+# Each has an environment of its own: this one for Python holds another typer than constraints.txt.
+CLIENTS := tests/gateway/clients
+
+install-clients: ## Install what the gateway's tests generate clients with, by pip and npm
+	$(PYTHON) -m venv $(CLIENTS)/.venv
+	$(CLIENTS)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(CLIENTS)/requirements.txt
+	npm ci --prefix $(CLIENTS) --no-audit --no-fund
 
 # The starter is exported only where there are no models: those that are there may be yours, however
 # old. `make export` writes the starter once more.

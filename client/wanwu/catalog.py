@@ -66,7 +66,7 @@ def byte_size(count: int) -> str:
     """Return a number of bytes as people read it, the same in both languages: 32 MB, 1.5 kB."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
         if count >= size:
-            return f"{count / size:.3g} {unit}"
+            return f"{count / size:,.1f}".removesuffix(".0") + f" {unit}"
     return f"{count} B"
 
 

@@ -22,7 +22,7 @@ from typer import rich_utils
 import wanwu
 import wanwu_export
 import wanwu_loadtest
-from wanwu.catalog import CATALOG, Message, in_chinese, recognized, shortened
+from wanwu.catalog import CATALOG, Message, byte_size, in_chinese, recognized, shortened
 from wanwu.cli import app
 from wanwu.cli.language import TYPER_TEXTS, chinese, paragraphs, tell, translate
 from wanwu.errors import InputError, LabelError, ServerError
@@ -71,6 +71,8 @@ NO_MESSAGES = {
     "a photo of a CAT",
     "pad_id={0}, end_pads={1}, masked={2}",
     "iPhone 15 Pro 手机壳",
+    # of the API, which OpenAPI has in one language
+    "Beside a body of {0}* alone. {1}",
     # HTTP
     "Authorization: Bearer TOKEN",
     'Bearer realm="wanwu"',
@@ -256,6 +258,21 @@ def test_both_languages_have_the_same_slots(entry: str) -> None:
         return sorted(re.findall(r"\{[^{}]*\}", text))
 
     assert slots(ENTRIES[entry].replace(":t}", "}")) == slots(entry)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1 kB"),
+        (311_234, "311.2 kB"),
+        (32_000_000, "32 MB"),
+        (10**18, "1,000,000,000 GB"),
+    ],
+)
+def test_a_number_of_bytes_is_told_as_people_read_it(count: int, text: str) -> None:
+    assert byte_size(count) == text
 
 
 def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,7 @@ from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import CODES, MEDIA_TYPE, Problem, prefers_chinese
 from wanwu.gateway.questions import (
     FORM,
+    IMAGE,
     JSON,
     EmbedForm,
     EmbedQuestion,
@@ -131,7 +132,18 @@ def asks(question: type[BaseModel] | None, form: type[BaseModel]) -> dict[str, A
     if question is not None:
         kinds.append((JSON, question))
     content = {kind: {"schema": _schema(model)} for kind, model in kinds}
-    return {"requestBody": {"required": True, "content": content}}
+    content[f"{IMAGE}*"] = {"schema": {"type": "string", "format": "binary"}}
+    fields = _schema(form)["properties"]
+    parameters = [_parameter(name, fields[name]) for name in fields if name != "file"]
+    body = {"requestBody": {"required": True, "content": content}}
+    return {**body, "parameters": parameters} if parameters else body
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    # Without a default: clients that are generated would send it beside other bodies too.
+    kept = {key: value for key, value in schema.items() if key not in ("default", "description")}
+    about = f"Beside a body of {IMAGE}* alone. {schema.get('description', '')}".strip()
+    return {"name": name, "in": "query", "description": about, "schema": kept}
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
