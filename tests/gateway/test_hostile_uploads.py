@@ -330,7 +330,9 @@ def test_no_address_is_ever_fetched(caller: Caller) -> None:
 def test_a_body_past_the_limit_is_refused_before_it_is_sent(gateway: Any) -> None:
     for length in (32_000_001, 10**12, 10**18):
         head = post(f"Content-Type: {CUT}", f"Content-Length: {length}")
-        assert_refused(speak(gateway, head + PART), "body_too_large")
+        answer = speak(gateway, head + PART)
+        assert_refused(answer, "body_too_large")
+        assert " or more and the limit is 32 MB" in answer[2]["detail"]
     assert_it_still_answers(gateway)
 
 

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wanwu.catalog import byte_size
 from wanwu.catalog import message as filled
 from wanwu.gateway.audit import AuditError, AuditWriter
 from wanwu.gateway.audit.sums import Refused
@@ -235,9 +236,9 @@ class Edge:
             raise Problem(
                 "overloaded",
                 filled(
-                    "{0} bytes of requests are held and the limit is {1}; try again",
-                    self._held,
-                    self._settings.max_held_bytes,
+                    "{0} of requests are held and the limit is {1}; try again",
+                    byte_size(self._held),
+                    byte_size(self._settings.max_held_bytes),
                 ),
                 retry_after_s=1,
             )
@@ -310,9 +311,9 @@ class _Body:
             raise Problem(
                 "body_slow",
                 filled(
-                    "{0} bytes came in {1} s and the request is not at its end; send it "
-                    "faster, or in smaller parts",
-                    self._size,
+                    "{0} came in {1} s and the request is not at its end; send it faster, or in "
+                    "smaller parts",
+                    byte_size(self._size),
                     f"{self._settings.body_timeout_s:g}",
                 ),
             ) from error
@@ -349,10 +350,10 @@ class _Body:
             raise Problem(
                 "body_too_large",
                 filled(
-                    "the request has {0} bytes or more and the limit is {1}; send fewer or "
-                    "smaller pictures",
-                    size,
-                    most,
+                    "the request has {0} or more and the limit is {1}; send fewer or smaller "
+                    "pictures",
+                    byte_size(size),
+                    byte_size(most),
                 ),
             )
 
