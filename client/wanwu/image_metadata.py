@@ -68,7 +68,7 @@ def _bare_jpeg(data: bytes) -> tuple[bytes, Iterator[bytes]]:
         elif segment[1] == b"\xe1":
             metadata.append(content)
         place = end
-    return b"".join([*kept, data[place:]]), iter(metadata)
+    return b"".join([*kept, memoryview(data)[place:]]), iter(metadata)
 
 
 def _tells_colours(marker: bytes, content: bytes) -> bool:

@@ -12,7 +12,14 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -58,6 +65,13 @@ Base64 = Annotated[
 ]
 
 
+# As openapi-generator can write it in Java, where a list among several types does not compile.
+_ANY = WithJsonSchema({})
+_TEXTS = WithJsonSchema(
+    {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+)
+
+
 class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid", val_json_bytes="base64", allow_inf_nan=False)
 
@@ -66,14 +80,15 @@ class RecognizeQuestion(_Question):
     """Pictures, and the labels they are compared with."""
 
     images: list[Base64] = Field(min_length=1, description="Pictures, encoded in base64.")
-    labels: list[str] | dict[str, list[str]] | None = Field(
+    labels: Annotated[list[str] | dict[str, list[str]] | None, _ANY] = Field(
         default=None,
-        description="Your own labels; or each with its aliases. Without them a bank's are used.",
-        examples=[["猫", "狗"]],
+        description="Your own labels, a list of texts; or an object of each with the list of its "
+        "aliases. Without them a bank's are used.",
+        examples=[["猫", "狗"], {"猫": ["猫咪"], "狗": []}],
     )
-    bank: str | list[str] | None = Field(
+    bank: Annotated[str | list[str] | None, _TEXTS] = Field(
         default=None,
-        description="One or several served banks; by default the server's default.",
+        description="Served banks; one may come as a text. By default the server's default.",
     )
     top_k: int = Field(default=5, ge=1, le=MAX_TOP_K, description="How many labels to answer.")
     threshold: float | None = Field(
