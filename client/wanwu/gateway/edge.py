@@ -15,10 +15,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wanwu.catalog import byte_size
 from wanwu.catalog import message as filled
 from wanwu.gateway.audit import AuditError, AuditWriter
 from wanwu.gateway.audit.sums import Refused
+from wanwu.gateway.body import Bodies, Body
 from wanwu.gateway.connections import Refusals
 from wanwu.gateway.metrics import Metrics
 from wanwu.gateway.problems import Problem, prefers_chinese
@@ -27,8 +27,6 @@ from wanwu.gateway.trace import REQUEST_ID_HEADER, Trace, new_trace
 
 #: Probes, which carry no picture and nobody's name, are not in the audit log.
 PROBES = ("/healthz", "/readyz")
-#: A caller whose body is refused may go on sending it this long, so that the answer reaches it.
-LINGER_S = 2.0
 #: Refusals before anything was done: these are summed, as are all requests of unknown callers.
 AT_THE_DOOR = ("rate_limited", "concurrency_limited")
 NO_ANSWER = 499  # the caller left; the status that web servers log then
@@ -65,7 +63,7 @@ class Edge:
         self._app, self._settings = app, settings
         self._audit, self._metrics = audit, metrics
         self._hashed = settings.audit_hash if settings.audit_texts == "hash" else None
-        self._held = 0
+        self._bodies = Bodies(settings)
         self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +75,7 @@ class Edge:
             scope = {**scope, "method": "GET"}  # uvicorn sends the answer without its body
         scope = self._own(scope)
         trace = new_trace(scope, self._settings.deadline_s)
-        body = _Body(self, scope, receive)
+        body = Body(self._bodies, scope, receive)
         answer: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -117,7 +115,7 @@ class Edge:
         below = path == root or path.startswith(f"{root}/")
         return {**scope, "root_path": root, "path": path if below else root + path}
 
-    async def _serve(self, scope: Scope, trace: Trace, body: _Body, keep: Send) -> None:
+    async def _serve(self, scope: Scope, trace: Trace, body: Body, keep: Send) -> None:
         """Run the app to its answer, as long as there is time and its caller is there.
 
         Raises:
@@ -154,7 +152,7 @@ class Edge:
             await asyncio.wait((served, gone))
 
     async def _send(
-        self, scope: Scope, trace: Trace, answer: list[Message], body: _Body, send: Send
+        self, scope: Scope, trace: Trace, answer: list[Message], body: Body, send: Send
     ) -> None:
         try:
             await self._write(scope, trace, answer[0]["status"])
@@ -225,137 +223,6 @@ class Edge:
 
         await problem.response(chinese, trace.request_id)(scope, _nothing, keep)
         return answer
-
-    def hold(self, count: int) -> None:
-        """Count bytes of bodies that are held; negative when they are let go.
-
-        Raises:
-            Problem: all bodies together would be too large.
-        """
-        if count > 0 and self._held + count > self._settings.max_held_bytes:
-            raise Problem(
-                "overloaded",
-                filled(
-                    "{0} of requests are held and the limit is {1}; try again",
-                    byte_size(self._held),
-                    byte_size(self._settings.max_held_bytes),
-                ),
-                retry_after_s=1,
-            )
-        self._held += count
-
-    @property
-    def settings(self) -> GatewaySettings:
-        """The gateway's settings."""
-        return self._settings
-
-
-class _Body:
-    """A request's body on its way in."""
-
-    def __init__(self, edge: Edge, scope: Scope, receive: Receive) -> None:
-        self._edge, self._receive = edge, receive
-        self._settings = edge.settings
-        self._size = 0
-        self._ends: float | None = None
-        headers = Headers(scope=scope)
-        self._announced = headers.get("content-length", "")
-        chunked = "transfer-encoding" in headers
-        self._twice = chunked and bool(self._announced)
-        self.complete = not chunked and self._announced in ("", "0")
-        self._whole = asyncio.Event()
-        self._read = not self.complete
-        if self.complete:
-            self._whole.set()
-
-    def check_framing(self, http_version: str) -> None:
-        """Check that there is no doubt where the request ends.
-
-        Raises:
-            Problem: there is; nothing more is read of the connection.
-        """
-        doubt = None
-        if self._twice:
-            doubt = "Content-Length and Transfer-Encoding both came; send one of them"
-        elif http_version not in ("1.0", "1.1"):
-            doubt = "this is no HTTP/1.1 request that can be read"
-        if doubt is not None:
-            self.complete = False
-            raise Problem("request_malformed", doubt)
-
-    async def gone(self) -> None:
-        """Wait until the caller has left, once the body is whole."""
-        await self._whole.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def receive(self) -> Message:
-        """Give the next part.
-
-        Raises:
-            Problem: the body is too large, or too slow.
-        """
-        if not self._read:
-            self._read = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        if self.complete:
-            await (
-                asyncio.Event().wait()
-            )  # until the request is cancelled, since nobody waits for it
-        self._check(int(self._announced) if self._announced.isdecimal() else 0)
-        now = time.monotonic()
-        self._ends = self._ends or now + self._settings.body_timeout_s
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._ends - now))
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise Problem(
-                "body_slow",
-                filled(
-                    "{0} came in {1} s and the request is not at its end; send it faster, or in "
-                    "smaller parts",
-                    byte_size(self._size),
-                    f"{self._settings.body_timeout_s:g}",
-                ),
-            ) from error
-        if message["type"] == "http.request":
-            count = len(message.get("body", b""))
-            self._edge.hold(count)
-            self._size += count
-            self._check(self._size)
-            self.complete = not message.get("more_body", False)
-            if self.complete:
-                self._whole.set()
-        else:
-            self.complete = True
-        return message
-
-    def release(self) -> None:
-        """Let go of what is held."""
-        self._edge.hold(-self._size)
-
-    async def linger(self) -> None:
-        """Read what is still coming, and keep nothing of it, for a short time."""
-        ends = time.monotonic() + LINGER_S
-        try:
-            while (left := ends - time.monotonic()) > 0:
-                message = await asyncio.wait_for(self._receive(), left)
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-        except (TimeoutError, asyncio.TimeoutError):
-            return
-
-    def _check(self, size: int) -> None:
-        most = self._settings.max_body_bytes
-        if size > most:
-            raise Problem(
-                "body_too_large",
-                filled(
-                    "the request has {0} or more and the limit is {1}; send fewer or smaller "
-                    "pictures",
-                    byte_size(size),
-                    byte_size(most),
-                ),
-            )
 
 
 def _unaudited(error: AuditError) -> Problem:

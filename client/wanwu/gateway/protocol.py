@@ -16,8 +16,8 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wanwu.catalog import Message
+from wanwu.gateway.body import LINGER_S
 from wanwu.gateway.connections import Connections, Peer
-from wanwu.gateway.edge import LINGER_S
 from wanwu.gateway.problems import MEDIA_TYPE, Problem
 from wanwu.gateway.settings import GatewaySettings
 from wanwu.gateway.tls import SUBJECT, subject_of
