@@ -80,6 +80,12 @@ def test_a_list_comes_from_standard_input_as_it_is_read(monkeypatch: pytest.Monk
     assert list(pictures.paths) == ["下/猫.webp", "没有.jpg", os.fsdecode(b"\xff.jpg")]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "\ufeff猫.jpg\r\n\ufeff狗.jpg\r\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert list(find_pictures(["-"], WHOLE, set()).paths) == ["猫.jpg", "\ufeff狗.jpg"]
+
+
 def test_what_is_done_is_left_out_and_told() -> None:
     pictures = find_pictures(["."], WHOLE, {"./b.jpg", "other.jpg"})
     assert "./b.jpg" not in list(pictures.paths)
