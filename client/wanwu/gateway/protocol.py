@@ -15,7 +15,7 @@ import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from wanwu.catalog import Message
+from wanwu.catalog import Message, byte_size
 from wanwu.gateway.body import LINGER_S
 from wanwu.gateway.connections import Connections, Peer
 from wanwu.gateway.problems import MEDIA_TYPE, Problem
@@ -130,8 +130,8 @@ def protocol(settings: GatewaySettings, connections: Connections) -> type[H11Pro
                     Problem(
                         "header_too_large",
                         Message(
-                            "the request's headers have more than {0} bytes; send shorter ones",
-                            MAX_HEADER_BYTES,
+                            "the request's headers have more than {0}; send shorter ones",
+                            byte_size(MAX_HEADER_BYTES),
                         ),
                     )
                 )
