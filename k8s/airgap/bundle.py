@@ -177,7 +177,9 @@ def _copy(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
         return
-    ignored = shutil.ignore_patterns("__pycache__", ".lock", ".staging", ".work")
+    # Who changed the models is for whoever did, not for the archive's readers.
+    ours = ("__pycache__", ".lock", ".staging", ".work", "manifest.audit.*")
+    ignored = shutil.ignore_patterns(*ours)
     shutil.copytree(source, target, ignore=ignored)
 
 

@@ -28,6 +28,7 @@ def bundle(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "wanwu.tar.gz"
+    (repository / "manifest.audit.jsonl").touch()
     done = bundle(path, "--models", repository)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
@@ -45,6 +46,12 @@ def test_what_was_written_verifies(archive: Path) -> None:
     done = bundle(archive, "--verify")
     assert done.returncode == 0
     assert "are as they were written" in done.stdout
+
+
+def test_who_changed_the_models_is_not_in_the_archive(unpacked: Path) -> None:
+    assert [path.name for path in (unpacked / "model_repository").glob("manifest.*")] == [
+        "manifest.json"
+    ]
 
 
 def test_the_sums_are_those_of_sha256sum(unpacked: Path) -> None:

@@ -146,6 +146,13 @@ def test_a_head_of_another_key_or_of_none_is_refused(tmp_path: Path) -> None:
         written(signed, 1, key=new_key(tmp_path / "other"))
 
 
+def test_a_log_that_could_not_be_opened_is_free_for_the_next(tmp_path: Path) -> None:
+    path = written(tmp_path / "audit.jsonl", 5)
+    with pytest.raises(InputError):
+        written(path, 1, key=new_key(tmp_path))
+    assert verify([written(path, 1)]).lines == 6
+
+
 def test_a_changed_head_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "audit.jsonl", 5, key=new_key(tmp_path))
     head = head_path(path).read_bytes()

@@ -86,7 +86,11 @@ class AuditLog:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_locked(path, os.O_APPEND)
-            self._continue(path, head or head_path(path), key)
+            try:
+                self._continue(path, head or head_path(path), key)
+            except BaseException:
+                self.close()  # and its lock with it
+                raise
         except (OSError, AuditError) as error:
             raise unwritable(str(path or head), error) from error
 
@@ -123,11 +127,11 @@ class AuditLog:
         self._append(records)
 
     def close(self) -> None:
-        """Close the files."""
-        if self._path is not None:
-            os.close(self._file)
+        """Close the files; the log last, since whoever waits for it takes the head next."""
         if self._head_file is not None:
             self._head_file.close()
+        if self._path is not None:
+            os.close(self._file)
 
     def _append(self, records: Sequence[Record]) -> None:
         data, last = _lines(records, self._last, self._algorithm)
@@ -192,8 +196,8 @@ class AuditLog:
 
     def _follow_head(self, file: HeadFile, files: Sequence[Path]) -> list[Record]:
         """Go on where the head says; return what is to be noted, should the files end elsewhere."""
-        head, found = file.read(), self._last
         self._head_file = file
+        head, found = file.read(), self._last
         if head is None:
             if found == START:
                 return []
