@@ -51,7 +51,7 @@ def split_labels(text: str) -> list[str]:
     Raises:
         LabelError: the text begins as JSON and is no list of texts.
     """
-    if text.lstrip()[:1] not in ("[", "{", '"'):
+    if not _is_json(text.strip()):
         return SEPARATORS.split(text)
     try:
         labels = json.loads(text)
@@ -63,6 +63,13 @@ def split_labels(text: str) -> list[str]:
             _short(text),
         )
     return labels
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a text is meant as JSON: in brackets, or with a quotation mark first."""
+    first, last = text[:1], text[-1:]
+    inner = text[1:].lstrip() if first in ("[", "{") else text
+    return first + last in ("[]", "{}") or inner[:1] == '"'
 
 
 def check_labels(labels: Iterable[str]) -> tuple[str, ...]:

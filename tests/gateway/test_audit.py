@@ -118,12 +118,13 @@ def test_texts_may_be_hashed_by_sm3(server, start_gateway) -> None:
 
 
 def test_the_settings_are_written_at_the_start_without_secrets(server, start_gateway) -> None:
-    issuer = "https://user:geheim@issuer.example/keys?token=geheim"
-    tokens = ("--jwks", issuer, "--jwt-issuer", "i", "--jwt-audience", "a")
+    keys = "https://user:geheim@issuer.example/keys?token=geheim"
+    issuer = {"issuer": "https://issuer.example", "audience": "a", "jwks": keys}
+    tokens = ("--issuers", json.dumps([issuer]))
     with start_gateway(server.url, *tokens, MAX_PIXELS=9_000_000) as gateway:
         start = lines_of(gateway.audit)[0]
     assert start["settings"]["max_pixels"] == 9_000_000
-    assert start["settings"]["jwks"] == "https://issuer.example/keys"
+    assert start["settings"]["issuers"][0]["jwks"] == "https://issuer.example/keys"
     assert start["triton"] == server.url
     assert start["user"]
     assert b"geheim" not in gateway.audit.read_bytes()

@@ -112,9 +112,12 @@ def rotate(
     from wanwu.cli.packages import needs
 
     with needs("gateway"):
+        from wanwu.gateway.audit.acts import audited
         from wanwu.gateway.keys import rotate_key
 
-    old, new, token = rotate_key(file, which, timedelta(hours=grace_hours))
+    with audited("keys.rotate", file, which=which, grace_hours=grace_hours) as act:
+        old, new, token = rotate_key(file, which, timedelta(hours=grace_hours))
+        act.update(id=new.id, name=new.name, old_id=old.id)
     tell("key {0} of {1} ends at {2}", old.id, old.name, _minute(old.expires), err=True)
     tell("key {0} for {1} in {2}; it is shown this once:", new.id, new.name, file, err=True)
     typer.echo(token)

@@ -14,6 +14,7 @@ from limits import RateLimitItem, WindowStats, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import ConfigurationError, StorageError
+from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from wanwu.catalog import Message
@@ -265,12 +266,12 @@ async def _counted(
     return await limiter.hit(limit, *who), await limiter.get_window_stats(limit, *who)
 
 
-def _shared_limiter(uri: str | None) -> SlidingWindowCounterRateLimiter | None:
+def _shared_limiter(uri: SecretStr | None) -> SlidingWindowCounterRateLimiter | None:
     if uri is None:
         return None
     try:
         storage = RedisStorage(
-            f"async+{uri}",
+            f"async+{uri.get_secret_value()}",
             wrap_exceptions=True,
             implementation="redispy",
             key_prefix="wanwu",

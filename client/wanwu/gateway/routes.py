@@ -307,7 +307,8 @@ async def docs() -> Response:
 @page.get("/openapi.json")
 async def description(request: Request) -> Response:
     """Return the API's description, for programs."""
-    return JSONResponse(request.app.openapi())
+    description, root = request.app.openapi(), request.scope["root_path"]
+    return JSONResponse({**description, "servers": [{"url": root}]} if root else description)
 
 
 def _gives(path: Path, kind: str) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from cryptography import x509
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wanwu.catalog import Message
@@ -59,7 +59,7 @@ class GatewaySettings(BaseSettings):
     max_connections: int = Field(2_000, ge=16)
     #: Redis in which requests are counted for all gateways together, redis://HOST:PORT or rediss://;
     #: without it each process counts for itself.
-    rate_storage: str | None = Field(None, pattern=r"^rediss?://")
+    rate_storage: SecretStr | None = Field(None, pattern=r"^rediss?://")
     #: Requests of a principal, and of all, that may be under way.
     concurrent_per_principal: int = Field(64, ge=1)
     concurrent: int = Field(256, ge=1)
@@ -96,8 +96,8 @@ class GatewaySettings(BaseSettings):
     body_timeout_s: float = Field(30, gt=0)
     #: Time for all of a request, from its headers to its answer, with what waits for a decoder.
     deadline_s: float = Field(60, gt=0)
-    #: Pictures that are decoded at a time.
-    decoders: int = Field(2, ge=1, le=256)
+    #: Pictures that are decoded at a time; of large ones, one less.
+    decoders: int = Field(3, ge=1, le=256)
     #: Time that requests under way have once the gateway is told to end.
     drain_s: int = Field(30, ge=1)
 
@@ -225,6 +225,10 @@ class GatewaySettings(BaseSettings):
 
 
 def _bare(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _bare(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_bare(each) for each in value]
     if not isinstance(value, str) or "://" not in value:
         return value
     parts = urlsplit(value)

@@ -18,7 +18,8 @@ from wanwu.gateway.audit.chain import lines_of, short_digest
 Line = dict[str, Any]
 
 COLUMNS = (
-    *("seq", "time", "event", "request_id", "kind", "principal", "name", "source", "port", "agent"),
+    *("seq", "time", "event", "request_id", "kind", "principal", "name", "issuer", "source"),
+    *("port", "agent"),
     *("method", "route", "path", "status", "code", "ms", "banks", "bank_digests", "labels"),
     *("texts", "asked", "asked_hashes", "pictures", "answers", "scores", "model", "fingerprint"),
     *("act", "user", "file", "state", "error", "count", "since", "until"),
@@ -90,7 +91,7 @@ def _row(line: Line) -> Line:
     pictures = line.get("pictures", ())
     who = line.get("principal")
     if isinstance(who, dict):
-        line = {**line, "kind": who["kind"], "principal": who["id"], "name": who["name"]}
+        line = {**line, **who, "principal": who["id"]}
     return {
         **line,
         "pictures": [each["sha256"] for each in pictures],
