@@ -109,6 +109,12 @@ def test_gateways_that_share_a_storage_count_together(
     assert sorted(statuses) == [200] * 4 + [429] * 2
 
 
+def test_a_storage_that_is_none_is_refused_and_not_shown(server: Any, start_gateway: Any) -> None:
+    with pytest.raises(pytest.fail.Exception, match="rate_storage is no address") as caught:
+        start_gateway(server.url, RATE_STORAGE="http://:geheim@127.0.0.1").__enter__()
+    assert "geheim" not in str(caught.value)
+
+
 def test_without_its_storage_a_gateway_counts_for_itself(
     server: Any, start_gateway: Any, tmp_path: Path
 ) -> None:

@@ -269,6 +269,8 @@ async def _counted(
 def _shared_limiter(uri: SecretStr | None) -> SlidingWindowCounterRateLimiter | None:
     if uri is None:
         return None
+    if not uri.get_secret_value().startswith(("redis://", "rediss://")):
+        raise SetupError("rate_storage is no address such as redis://HOST:6379/0; change it")
     try:
         storage = RedisStorage(
             f"async+{uri.get_secret_value()}",

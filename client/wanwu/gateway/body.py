@@ -112,7 +112,11 @@ class Body:
             ) from error
         if message["type"] == "http.request":
             count = len(message.get("body", b""))
-            self._bodies.hold(count)
+            try:
+                self._bodies.hold(count)
+            except Problem:
+                self.release()  # at once: others may have come for room meanwhile
+                raise
             self._size += count
             self._check(self._size)
             self.complete = not message.get("more_body", False)
@@ -125,6 +129,7 @@ class Body:
     def release(self) -> None:
         """Let go of what is held."""
         self._bodies.hold(-self._size)
+        self._size = 0
 
     async def linger(self) -> None:
         """Read what is still coming, and keep nothing of it, for a short time."""

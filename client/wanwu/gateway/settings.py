@@ -59,7 +59,7 @@ class GatewaySettings(BaseSettings):
     max_connections: int = Field(2_000, ge=16)
     #: Redis in which requests are counted for all gateways together, redis://HOST:PORT or rediss://;
     #: without it each process counts for itself.
-    rate_storage: SecretStr | None = Field(None, pattern=r"^rediss?://")
+    rate_storage: SecretStr | None = None
     #: Requests of a principal, and of all, that may be under way.
     concurrent_per_principal: int = Field(64, ge=1)
     concurrent: int = Field(256, ge=1)
