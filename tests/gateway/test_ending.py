@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import socket
 import ssl
@@ -12,9 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import trustme
 from PIL import Image
 
 from support.clones import with_queue
-from support.fleet import Name, served_name
+from support.fleet import Name, served_name, stopped
 from support.http import Answer, form, post_picture, request
 from wanwu.embedded.server import EmbeddedServer, ServerOptions, free_port
 from wanwu.samples import cat_photo
@@ -143,16 +141,6 @@ def test_one_triton_of_two_that_hangs_takes_no_gateway_out_of_service(
                 status, spent_s = timed(lambda: request(f"{gateway.url}/readyz"))
                 assert (status, spent_s < 3.5) == (200, True)
                 time.sleep(2.1)  # longer than an answer counts
-
-
-@contextmanager
-def stopped(server: EmbeddedServer) -> Iterator[None]:
-    """Hold a server's processes, as a node that hangs does."""
-    os.killpg(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(server.pid, signal.SIGCONT)
 
 
 def timed(work: Callable[[], Answer]) -> tuple[int, float]:
