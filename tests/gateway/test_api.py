@@ -139,7 +139,8 @@ def test_banks_and_their_labels(gateway, recognizer: Recognizer) -> None:
     assert [bank["name"] for bank in listed] == list(recognizer.banks())
     found = request(f"{gateway.url}/v1/banks/seed18/labels").json()
     assert found == {"bank": "seed18", "labels": list(recognizer.labels("seed18"))}
-    assert next(bank for bank in listed if bank["name"] == "seed18")["labels"] == 18
+    seed18 = next(bank for bank in listed if bank["name"] == "seed18")
+    assert (seed18["labels"], seed18["rejects"]) == (18, False)
 
 
 def test_it_is_alive_and_ready(gateway, recognizer: Recognizer) -> None:

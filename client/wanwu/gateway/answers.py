@@ -105,6 +105,10 @@ class BankAnswer(_Answer):
     labels: int = Field(description="How many.")
     model: str
     fingerprint: str
+    rejects: bool = Field(
+        description="Whether the model can say that none of its labels is right: it scores each by "
+        "itself, or knows the lowest cosine of a right one. Else the best is only the closest.",
+    )
 
 
 class BanksAnswer(_Answer):

@@ -49,13 +49,17 @@ from wanwu.gateway.trace import trace_of
 from wanwu.gateway.work import Work
 
 STATIC = Path(__file__).with_name("static")
+SAMPLES = Path(__file__).parents[1] / "data"
 SWAGGER = Path(fastapi_offline.__file__).with_name("static")
 #: The pages' files, and the type of each. They are served as they are: there is no build step.
 FILES = {
     STATIC / "page.js": "text/javascript",
+    STATIC / "texts.js": "text/javascript",
     STATIC / "page.css": "text/css",
     STATIC / "docs.js": "text/javascript",
     STATIC / "icon.svg": "image/svg+xml",
+    SAMPLES / "cat.jpg": "image/jpeg",
+    SAMPLES / "coffee.jpg": "image/jpeg",
     SWAGGER / "swagger-ui-bundle.js": "text/javascript",
     SWAGGER / "swagger-ui.css": "text/css",
 }

@@ -176,6 +176,8 @@ class Work:
                     labels=contract.bank.count,
                     model=contract.model.name,
                     fingerprint=str(contract.fingerprint),
+                    rejects=contract.score.kind == "sigmoid"
+                    or contract.calibration.reject_cosine is not None,
                 )
             )
         return answers
