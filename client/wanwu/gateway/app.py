@@ -88,7 +88,7 @@ problem document (RFC 9457): a `code` for programs, a text in Chinese or English
         redoc_url=None,
         # A redirection would name the host that the caller's own header names.
         redirect_slashes=False,
-        root_path=settings.root_path,
+        root_path=settings.root_path or "",
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )

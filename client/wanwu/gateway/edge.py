@@ -108,7 +108,7 @@ class Edge:
         if "://" in scope["path"]:
             scope = _origin_form(scope)
         root = self._settings.root_path
-        if not root:
+        if root is None:
             return scope
         path = scope["path"]
         # A proxy may have taken the root away, and probes come without it.

@@ -102,7 +102,7 @@ class GatewaySettings(BaseSettings):
     drain_s: int = Field(30, ge=1)
 
     #: Path before all addresses, such as /wanwu, whether or not a proxy takes it away.
-    root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    root_path: str | None = Field(None, pattern=r"^(/[A-Za-z0-9._~-]+)+$")
     #: Addresses or networks of proxies whose X-Forwarded-For is believed.
     trusted_proxies: Strings = ()
     #: Origins of web pages that may call the API from a browser.
