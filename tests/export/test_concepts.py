@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -335,14 +334,13 @@ def test_as_many_rows_as_a_bank_holds_are_read_and_one_more_is_refused(write):
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "labels.csv"])
-def test_a_million_lines_are_refused_at_once(write, name):
-    path = write(name, "label\n" + "".join(f"标签{n}\n" for n in range(1_000_000)))
-    start = time.perf_counter()
+def test_a_million_lines_are_refused_before_a_label_is_read(write, name):
+    unseen = "猫\u200b\n"  # which would be refused first
+    path = write(name, "label\n" + unseen + "".join(f"标签{n}\n" for n in range(999_999)))
     with pytest.raises(
         LabelError, match=r"1,000,00[01] rows .* at most 100,000: split it into sev"
     ):
         read_concepts(path)
-    assert time.perf_counter() - start < 5  # reading every label takes far longer
 
 
 CHARACTERS = st.sampled_from("猫狗'\"|｜,;#\u3000\u2028\ufeff ") | st.characters(
