@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem, WindowStats, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import ConfigurationError, StorageError
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -187,7 +187,7 @@ class Admission:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._own = MovingWindowRateLimiter(MemoryStorage())
         self._shared = _shared_limiter(settings.rate_storage)
         self._shared_after = 0.0
         self._under_way: Counter[tuple[str, str]] = Counter()
@@ -261,12 +261,12 @@ class Admission:
 
 
 async def _counted(
-    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, who: tuple[str, str]
+    limiter: MovingWindowRateLimiter, limit: RateLimitItem, who: tuple[str, str]
 ) -> tuple[bool, WindowStats]:
     return await limiter.hit(limit, *who), await limiter.get_window_stats(limit, *who)
 
 
-def _shared_limiter(uri: SecretStr | None) -> SlidingWindowCounterRateLimiter | None:
+def _shared_limiter(uri: SecretStr | None) -> MovingWindowRateLimiter | None:
     if uri is None:
         return None
     if not uri.get_secret_value().startswith(("redis://", "rediss://")):
@@ -282,4 +282,4 @@ def _shared_limiter(uri: SecretStr | None) -> SlidingWindowCounterRateLimiter | 
         )
     except (ConfigurationError, ValueError) as error:
         raise SetupError("the storage of rates cannot be used: {0}", error) from error
-    return SlidingWindowCounterRateLimiter(storage)
+    return MovingWindowRateLimiter(storage)
