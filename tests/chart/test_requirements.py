@@ -33,6 +33,10 @@ REFUSED = [
         "triton.image.tag is 26.07-py3 and triton.image.release is 26.08",
     ),
     (nested("gateway.extraVolumeMounts", [CA]), "which gateway.extraVolumes does not"),
+    (
+        nested("gateway.audit", {"keySecret": "signs"}),
+        "is set and gateway.audit.mode is stdout, where each pod begins a log of its own",
+    ),
     (nested("triton.extraVolumes", [CA]), "triton.extraVolumes has ca, which nothing mounts"),
     (nested("triton.extraVolumes", [{"name": "tmp"}]), "a name that the chart's own volumes have"),
     (

@@ -80,6 +80,10 @@ class Metrics:
             ["bank", "outcome"],
             registry=self.registry,
         )
+        # Of a log that is no file they stay 0.
+        self.audit_bytes = self._gauge("audit_bytes", "Size of the audit log's files")
+        self.audit_free_bytes = self._gauge("audit_free_bytes", "Free space of the log's volume")
+        self.audit_volume_bytes = self._gauge("audit_volume_bytes", "Size of the log's volume")
         self.audit_sequence = Gauge(
             "wanwu_gateway_audit_sequence",
             "Number of the last line of the audit log",
@@ -91,18 +95,17 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _gauge(self, name: str, about: str) -> Gauge:
+        return Gauge(f"wanwu_gateway_{name}", about, registry=self.registry)
+
     def watch(self, audit: AuditWriter) -> None:
         """Follow an audit log."""
         self.audit_sequence.set_function(lambda: audit.sequence)
         if audit.volume is None:
             return
-        for name, about, value in (
-            ("bytes", "Size of the audit log's files", lambda: audit.in_bytes),
-            ("free_bytes", "Free space where the audit log is", lambda: _volume(audit)[0]),
-            ("volume_bytes", "All space where the audit log is", lambda: _volume(audit)[1]),
-        ):
-            gauge = Gauge(f"wanwu_gateway_audit_{name}", about, registry=self.registry)
-            gauge.set_function(value)
+        self.audit_bytes.set_function(lambda: audit.in_bytes)
+        self.audit_free_bytes.set_function(lambda: _volume(audit)[0])
+        self.audit_volume_bytes.set_function(lambda: _volume(audit)[1])
 
     def came(self, picture: Picture) -> None:
         """Count one picture as it came."""
