@@ -86,7 +86,8 @@ def test_errors_beyond_the_objective_end_with_1(server: EmbeddedServer, load: An
 def test_steps_show_a_knee(server: EmbeddedServer, load: Any) -> None:
     done = load(
         *("--host", server.url, "--run-time", "6s", "--steps", "4", "--rate", "12"),
-        *("--decode", "once", "--p95-ms", "2000"),
+        # An objective that a busy machine keeps as well.
+        *("--decode", "once", "--p95-ms", "20000"),
     )
     assert done.results.knee.rate == 12
     assert "knee: 12.0 requests/s" in done.text
