@@ -41,7 +41,7 @@ _ROWS = 256
 
 
 def lacks_pixels(image: Image.Image, data: bytes) -> bool:
-    """Tell whether a decoded picture has pixels that are not in its data.
+    """Return whether a decoded picture has pixels that are not in its data.
 
     Of a PNG whose data ends before its time Pillow leaves the rest black, of a JPEG libjpeg leaves
     it grey. Only a picture that ends so is looked at more closely, which takes as long again.
@@ -79,7 +79,7 @@ def ended_jpeg(data: bytes) -> bytes | None:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Tell whether a JPEG's scans bring each component's 64 coefficients to their last bit."""
+    """Return whether a JPEG's scans bring all 64 coefficients of each component to the last bit."""
     lacking: dict[int, set[int]] = {}
     for marker, place in jpeg_markers(data):
         part = data[place : place + int.from_bytes(data[place : place + 2], "big")]
@@ -104,7 +104,7 @@ def _png_bytes(data: bytes) -> int:
 
 
 def _inflates_to_less(data: bytes, wanted: int) -> bool:
-    """Tell whether a PNG's data is of fewer bytes, and hold only a few of them at a time."""
+    """Return whether a PNG's data is of fewer bytes, and hold only a few of them at a time."""
     inflater = zlib.decompressobj()
     for kind, start, end in png_chunks(data):
         for place in range(start, end, _BLOCK) if kind == b"IDAT" else ():
@@ -116,7 +116,7 @@ def _inflates_to_less(data: bytes, wanted: int) -> bool:
 
 
 def _lacks_tiles(data: bytes) -> bool:
-    """Tell whether a JPEG 2000 ends before its last tile does; OpenJPEG fills in what it lacks."""
+    """Return whether a JPEG 2000 ends before its last tile does; OpenJPEG fills it in."""
     place = data.find(_CODESTREAM) + 2
     _, _, *size = struct.unpack_from(">HH8L", data, place + 2)
     right, bottom, _, _, width, height, left, top = size

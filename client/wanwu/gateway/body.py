@@ -83,7 +83,7 @@ class Body:
             pass
 
     async def receive(self) -> Message:
-        """Give the next part.
+        """Return the next part.
 
         Raises:
             Problem: the body is too large, or too slow.
@@ -92,9 +92,8 @@ class Body:
             self._read = True
             return {"type": "http.request", "body": b"", "more_body": False}
         if self.complete:
-            await (
-                asyncio.Event().wait()
-            )  # until the request is cancelled, since nobody waits for it
+            # `gone` alone listens now: until it has the request cancelled, nothing comes.
+            await asyncio.Event().wait()
         self._check(int(self._announced) if self._announced.isdecimal() else 0)
         now = time.monotonic()
         self._ends = self._ends or now + self._settings.body_timeout_s
@@ -127,7 +126,7 @@ class Body:
         return message
 
     def release(self) -> None:
-        """Let go of what is held."""
+        """Count what is held no more."""
         self._bodies.hold(-self._size)
         self._size = 0
 

@@ -157,8 +157,7 @@ class Edge:
         try:
             await self._write(scope, trace, answer[0]["status"])
         except AuditError as error:
-            self._metrics.audit_failures.inc()
-            log.error("the audit log cannot be written: %s", error)
+            self._audit_failed(error)
             trace.code = "audit_failed"
             answer = await self._refused(scope, trace, _unaudited(error))
         self._observe(scope, trace, answer[0]["status"])
@@ -188,8 +187,11 @@ class Edge:
         try:
             await self._write(scope, trace, NO_ANSWER)
         except AuditError as error:
-            self._metrics.audit_failures.inc()
-            log.error("the audit log cannot be written: %s", error)
+            self._audit_failed(error)
+
+    def _audit_failed(self, error: AuditError) -> None:
+        self._metrics.audit_failures.inc()
+        log.error("the audit log cannot be written: %s", error)
 
     async def _write(self, scope: Scope, trace: Trace, status: int) -> None:
         if self._audit is None:
